@@ -263,6 +263,21 @@ impl LockGuard {
         self.lost.get().is_some()
     }
 
+    /// Asks whether it is held, for who has reason to think that it was taken back; it is extended with that. Who waits for its loss is told, too.
+    ///
+    /// # Errors
+    /// What keeps the kernel from being reached.
+    pub async fn check(&self) -> Result<bool> {
+        match self.nx.extend(&self.locked.path, self.locked.id, self.locked.ttl).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotHeld => {
+                self.lost.set(());
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Waits until it is lost.
     pub async fn lost(&self) {
         self.lost.wait().await;
@@ -342,6 +357,8 @@ impl Extending {
                 // Counted from before it was sent: the lock lasts at least as long.
                 Ok(Ok(_)) => (self.until, failed) = (asked + rest, false),
                 Ok(Err(error)) if error.kind() == ErrorKind::NotHeld => break,
+                // Who kept it has ended, or the connection with which it goes.
+                Ok(Err(error)) if error.kind() == ErrorKind::Down => break,
                 // Whoever is to answer hangs, and the time of the lock is over meanwhile.
                 Err(_) => break,
                 Ok(Err(error)) => {

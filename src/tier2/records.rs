@@ -68,7 +68,8 @@ impl Nexus {
     /// As [`append_record`](Self::append_record).
     pub async fn append_records(&self, at: impl IntoPath, records: Vec<Bytes>) -> Result<u64> {
         let at = path(Op::Write, at)?;
-        if self.stat(&at).await?.entry_type != EntryType::Stream {
+        let there = self.stat(&at).await.map_err(|error| error.during(Op::Write))?;
+        if there.entry_type != EntryType::Stream {
             return Err(Error::new(Op::Write, &at, ErrorKind::NotSupported).because("it is no stream"));
         }
         let written: Written = self.send(SysWrite::vectored(&at, records).append()).await?;

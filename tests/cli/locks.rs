@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use serde_json::Value;
 
@@ -75,7 +75,8 @@ fn a_lock_is_held_while_a_command_runs_which_is_told_of_it_and_gives_the_exit_st
     let lost = format!("{NEXUS} unlock --force /a; sleep 0.5; exit 0");
     let ran = nexus.run_args(["lock", "/a", "--ttl", "300ms", "--", "sh", "-c", &lost]);
     assert_eq!(ran.status, 1, "{ran:?}");
-    assert!(ran.err.contains("the lock was lost while the command ran"), "{ran:?}");
+    let told = "nexus: lock /a: not held: it was lost while the command ran (EPERM)\n";
+    assert!(ran.err.ends_with(told), "{ran:?}");
 }
 
 /// A command that says when it runs, and how it is ended.
@@ -174,4 +175,68 @@ fn a_lock_goes_with_the_process_that_holds_it() {
         waiting.join().expect("it does not panic")
     });
     assert_eq!((ended.status, &*ended.out), (0, "mine\n"), "{ended:?}");
+}
+
+/// What `holder` tells on standard error first, and how it ended.
+fn tells(holder: Child) -> (String, Option<i32>) {
+    let mut holder = holder;
+    let mut told = String::new();
+    let mut err = BufReader::new(holder.stderr.take().expect("it is piped"));
+    err.read_line(&mut told).expect("it can be read");
+    // What it runs ends with the end of its input.
+    drop(holder.stdin.take());
+    (told, holder.wait().expect("it ends").code())
+}
+
+/// A command that holds `/a` for as long as its input lasts, and is not to extend the lock before that is over.
+fn holder(nexus: &Nexus) -> Child {
+    let mut command = nexus.command(["lock", "/a", "--ttl", "2h", "--", "sh", "-c", "echo held; exec cat"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut holder = command.spawn().expect("it starts");
+    let mut said = String::new();
+    let mut out = BufReader::new(holder.stdout.take().expect("it is piped"));
+    out.read_line(&mut said).expect("it can be read");
+    assert_eq!(said, "held\n");
+    holder
+}
+
+#[test]
+fn a_lock_that_is_taken_back_or_ends_with_its_kernel_is_told_to_its_holder_at_once() {
+    const LOST: &str = "nexus: lock /a: the lock is lost, the command goes on\n";
+    let nexus = Nexus::new();
+    let serving = Serving::start(&nexus, &["serve"]);
+    let taken_back = holder(&nexus);
+    // One at the same path that is none of its business.
+    assert_eq!(nexus.run("lock -n /a").status, 1);
+    nexus.good("unlock --force /a");
+    assert_eq!(tells(taken_back), (LOST.into(), Some(1)));
+    let orphan = holder(&nexus);
+    assert_eq!(serving.signal("TERM").0, Some(0));
+    assert_eq!(tells(orphan), (LOST.into(), Some(1)));
+}
+
+#[test]
+fn a_lock_whose_identity_nobody_has_seen_is_not_held() {
+    let nexus = Nexus::new();
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").expect("it is there");
+    let mut command = nexus.command(["lock", "/a"]);
+    let ran = command.stdout(full()).stderr(Stdio::piped()).output().expect("it starts");
+    let told = String::from_utf8_lossy(&ran.stderr);
+    assert_eq!(&*told, "nexus: write standard output: no space left on device (ENOSPC)\n");
+    assert_eq!((ran.status.code(), &*nexus.good("locks")), (Some(1), ""));
+}
+
+#[test]
+fn a_command_that_is_announced_and_is_not_there_is_wrong_usage() {
+    let nexus = Nexus::new();
+    nexus.good("stream make /s");
+    for (line, told) in [
+        ("lock /a --", "nexus: lock: no command follows --\n"),
+        ("stream take /s g --", "nexus: stream take: no command follows --\n"),
+    ] {
+        let ran = nexus.run(line);
+        assert_eq!((ran.status, &*ran.out, &*ran.err), (2, "", told), "{line}");
+        assert!(nexus.feed("shell", line).err.ends_with(told), "{line}");
+    }
+    assert_eq!(nexus.good("locks"), "");
 }

@@ -38,7 +38,7 @@ impl Serving {
     }
 
     /// Sends it a signal and waits for its end: its status, and what it told.
-    fn signal(mut self, signal: &str) -> (Option<i32>, String) {
+    pub(crate) fn signal(mut self, signal: &str) -> (Option<i32>, String) {
         let mut kill = Command::new("kill");
         kill.arg(format!("-{signal}")).arg(self.child.id().to_string());
         assert!(kill.status().expect("kill is there").success());

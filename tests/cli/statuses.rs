@@ -1,6 +1,8 @@
 //! Exit statuses and error texts.
 
 use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 
 use crate::fixture::{Nexus, command, end};
 
@@ -55,6 +57,8 @@ fn failures_are_told_with_operation_path_and_errno() {
             "x".repeat(256)
         ),
     );
+    check("stream append /nope x", "append /nope: no such file or directory (ENOENT)");
+    check("stream append / x", "append /: not supported: it is no stream (EOPNOTSUPP)");
     check("rm /", "unlink /: busy: a mount point, which umount detaches (EBUSY)");
     check("import /no/such /x", "import /no/such: no such file or directory (ENOENT)");
     // Who meant it as the content learns how it was understood.
@@ -173,4 +177,19 @@ fn a_broken_file_of_settings_is_told() {
     let ended = nexus.run("ls");
     assert_eq!(ended.status, 1);
     assert!(ended.err.contains("no_such_key") && ended.err.contains("EINVAL"), "{}", ended.err);
+}
+
+/// Lines of two processes that share it do not tear each other.
+#[test]
+fn a_failure_is_told_with_one_write() {
+    let nexus = Nexus::new();
+    // Each write is a message.
+    let (ours, theirs) = UnixDatagram::pair().expect("there is room");
+    let mut command = nexus.command(["cat", "/nope"]);
+    let status = command.stderr(OwnedFd::from(theirs)).status().expect("it starts");
+    drop(command);
+    let mut told = [0; 1_024];
+    let count = ours.recv(&mut told).expect("it was told");
+    assert_eq!(&told[..count], b"nexus: read /nope: no such file or directory (ENOENT)\n");
+    assert_eq!(status.code(), Some(1));
 }

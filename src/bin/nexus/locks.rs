@@ -5,9 +5,11 @@ use std::process;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, pending, select};
 use nexus::advisory::AdvisoryLock;
-use nexus::{LockGuard, LockId, LockKind, Locked, Op, SysLock, SysUnlock};
+use nexus::{
+    Error, ErrorKind, EventKind, EventMask, LockGuard, LockId, LockKind, Locked, Op, SysLock, SysUnlock,
+};
 use serde_json::json;
 
 use crate::args::{LockArgs, LocksArgs, UnlockArgs};
@@ -38,7 +40,13 @@ pub(crate) async fn lock(session: &Arc<Session>, args: LockArgs) -> Outcome {
     }
     let Some((program, arguments)) = args.command.split_first() else {
         // Nobody is left who could extend it, and who owns the folder may end with this command.
-        return told(session, &session.nx.send(call.durable()).await?);
+        let locked = session.nx.send(call.durable()).await?;
+        let printed = told(session, &locked).and_then(|()| session.out.flush());
+        if printed.is_err() {
+            // Nobody has seen what it is released by.
+            session.nx.unlock(&locked.path, locked.id).await?;
+        }
+        return printed;
     };
     let guard = session.nx.locked_with(call, HOLD_MAX).await?;
     let mut command = process::Command::new(program);
@@ -52,12 +60,15 @@ pub(crate) async fn lock(session: &Arc<Session>, args: LockArgs) -> Outcome {
     session.out.flush()?;
     let status = run(session, &guard, command).await?;
     session.out.ends_with(Status::Command(code(status)));
+    let lost =
+        Error::new(Op::Lock, guard.path(), ErrorKind::NotHeld).because("it was lost while the command ran");
     if guard.is_lost() {
-        let lost = format!("{}: the lock was lost while the command ran", guard.path());
-        return Err(Failure::claim("lock", lost));
+        return Err(lost.into());
     }
-    guard.release().await?;
-    Ok(())
+    match guard.release().await {
+        Err(error) if error.kind() == ErrorKind::NotHeld => Err(lost.into()),
+        released => released.map(drop).map_err(Failure::from),
+    }
 }
 
 /// Runs the command to its end, and tells when the lock is lost before.
@@ -67,13 +78,29 @@ async fn run(
     command: process::Command,
 ) -> Outcome<process::ExitStatus> {
     let ended = Box::pin(attended(session.env(), "lock", command));
-    match select(ended, Box::pin(guard.lost())).await {
+    let lost = select(Box::pin(guard.lost()), Box::pin(taken_back(session, guard)));
+    match select(ended, lost).await {
         Either::Left((ended, _)) => ended,
-        Either::Right(((), ended)) => {
+        Either::Right((_, ended)) => {
             session.out.warn(format_args!("lock {}: the lock is lost, the command goes on", guard.path()));
             ended.await
         }
     }
+}
+
+/// Waits until somebody takes the lock back. It is told of each release at its path; where nobody can tell, the guard hears of it when it extends the lock.
+async fn taken_back(session: &Session, guard: &LockGuard) {
+    let watch = session.nx.watch(guard.path().clone()).alone().mask(EventMask::NONE | EventKind::Unlocked);
+    if let Ok(mut releases) = watch.stream().await {
+        loop {
+            // Also of one that came before the watch.
+            if guard.check().await.is_ok_and(|is_held| !is_held) {
+                return;
+            }
+            let Some(Ok(_)) = releases.next().await else { break };
+        }
+    }
+    pending().await
 }
 
 /// The exit status as shells tell it.

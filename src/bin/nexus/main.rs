@@ -51,5 +51,9 @@ use clap::Parser;
 fn main() -> ExitCode {
     // Wrong usage ends here, with status 2.
     let cli = args::Cli::parse();
+    if let Some(fault) = cli.command.fault(&std::env::args_os().next_back().unwrap_or_default()) {
+        output::tell(fault);
+        return ExitCode::from(failure::Status::Usage.code());
+    }
     ExitCode::from(run::main(cli).code())
 }

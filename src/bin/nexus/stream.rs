@@ -48,16 +48,17 @@ async fn make(session: &Session, args: StreamMakeArgs) -> Outcome {
 }
 
 async fn append(session: &Session, args: StreamAppendArgs) -> Outcome {
-    let at = path(Op::Write, &args.path)?;
+    let at = path(Op::Append, &args.path)?;
     let mut records: Vec<_> = args.records.into_iter().map(|record| record.into_bytes().into()).collect();
     if records.is_empty() {
         let mut record = Vec::new();
         let read = io::stdin().lock().read_to_end(&mut record);
-        read.map_err(|error| Failure::host("write", Path::new("standard input"), error))?;
+        read.map_err(|error| Failure::host("append", Path::new("standard input"), error))?;
         records.push(record.into());
     }
     let count = records.len();
-    let first = session.nx.append_records(&at, records).await?;
+    let first = session.nx.append_records(&at, records).await;
+    let first = first.map_err(|error| error.during(Op::Append))?;
     session.out.quiet(&json!({ "path": at, "first": first, "count": count }))
 }
 

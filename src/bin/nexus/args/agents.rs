@@ -12,13 +12,14 @@ use crate::when::duration;
 ///
 /// The lock reaches all below the path: who holds /a keeps others from /a/b, and who holds /a/b from /a, but not where a zone has a mount of its own at /a/b. It binds those who ask for one. With a command it is extended until the
 /// command ends, and released then. HUP, INT, QUIT, TERM, USR1 and USR2 are passed on to the command, and it is waited for; killed with -9 the lock goes, and the command does not. The lock goes with the
-/// kernel, too, when whoever has that ends: the command goes on without it, which is told. Two commands that wait for each other's locks are not told so: give them a --wait. The command is told of it by $NEXUS_LOCK_PATH, $NEXUS_LOCK_ID and
+/// kernel, too, when whoever has that ends, and may be taken back by `unlock --force`: the command goes on without it, which is told at once. Two commands that wait for each other's locks are not told so: give them a --wait. The command is told of it by $NEXUS_LOCK_PATH, $NEXUS_LOCK_ID and
 /// $NEXUS_LOCK_TOKEN, and of the data folder by $NEXUS_DATA_DIR, so `nexus` in it works on the same one; with --fenced it changes something only while the lock is held. Without a command the lock is printed and stays until
 /// `unlock`, or until its time is over, also over restarts of the kernel. When nobody owns the data folder, a process in the background does for as long as
 /// such commands are there: see `serve`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit status: the command's, and 128 more than the signal that ended it; 1 when the lock was not free, or was lost meanwhile.
+Exit status: the command's, and 128 more than the signal that ended it; 1 when the lock was not free in time, was lost meanwhile, or the command cannot be started;
+2 for wrong usage, such as a -- with no command behind it; 3 when it is not known whether it was taken or released.
 Without a command it prints the lock's identity, which `unlock` wants.
 With --json and no command: {path, id, token, ttl_ms}.")]
 pub(crate) struct LockArgs {

@@ -5,6 +5,7 @@ mod children;
 mod files;
 mod kernel;
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -106,6 +107,20 @@ pub(crate) enum Command {
     Tour(TourArgs),
     #[command(hide = true)]
     TourWriter(TourWriterArgs),
+}
+
+impl Command {
+    /// What is wrong with a command line that ends in `last`, although the grammar takes it: `--` announces a command, and none follows. A variable is empty, most likely.
+    pub(crate) fn fault(&self, last: &OsStr) -> Option<&'static str> {
+        let (command, fault) = match self {
+            Self::Lock(args) => (&args.command, "lock: no command follows --"),
+            Self::Stream(StreamArgs { command: StreamCommand::Take(args) }) => {
+                (&args.command, "stream take: no command follows --")
+            }
+            _ => return None,
+        };
+        (last == "--" && command.is_empty()).then_some(fault)
+    }
 }
 
 #[cfg(test)]

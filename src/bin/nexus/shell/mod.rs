@@ -96,6 +96,7 @@ async fn one(session: &Arc<Session>, line: &str) -> Option<Status> {
         ["help", command] => vec![command.into(), "--help".into()],
         _ => words,
     };
+    let last = words.last().cloned().unwrap_or_default();
     let parsed = match ShellLine::try_parse_from(words) {
         Ok(parsed) => parsed,
         Err(error) => {
@@ -104,6 +105,10 @@ async fn one(session: &Arc<Session>, line: &str) -> Option<Status> {
             return Some(if error.use_stderr() { Status::Usage } else { Status::Done });
         }
     };
+    if let Some(fault) = parsed.command.fault(last.as_ref()) {
+        tell(fault);
+        return Some(Status::Usage);
+    }
     if matches!(parsed.command, Command::Shell(_)) {
         tell("shell: this is one");
         return Some(Status::Usage);
