@@ -13,8 +13,8 @@ use nexus::blocking;
 use nexus::dispatch::{Interceptor, OpSet, Registration};
 use nexus::service::{Declaration, Service, Setup};
 use nexus::{
-    Config, Env, Errno, ErrorKind, EventKind, Fence, HookContext, Kill, LockKind, Locked, Nexus, Op, Result,
-    SysLock, SysStat, SysUnlock, SysWrite, Syscall, VPath, Verdict, WatchItem,
+    Config, Env, Errno, ErrorKind, EventKind, EventMask, Fence, HookContext, Kill, LockKind, Locked, Nexus,
+    Op, Result, SysLock, SysStat, SysUnlock, SysWrite, Syscall, VPath, Verdict, WatchItem,
 };
 
 const SOON: Duration = Duration::from_secs(5);
@@ -138,6 +138,24 @@ fn who_waits_gets_the_lock_when_its_time_is_over_or_waits_no_longer_than_it_said
         b.lock("/a", Duration::from_secs(60)).await.unwrap();
         let took = env.now() - begun;
         assert!(took >= Duration::from_secs(10) && took < Duration::from_secs(11), "{took:?}");
+    });
+}
+
+#[test]
+fn the_end_of_a_lock_whose_time_is_over_is_told_when_it_comes_though_nobody_waits_for_it() {
+    simulated(5, |env, nx| async move {
+        let releases = nx.watch("/").mask(EventMask::from(EventKind::Unlocked));
+        let mut releases = releases.stream().await.unwrap();
+        nx.lock("/other", Duration::ZERO).await.unwrap();
+        for ttl_ms in [300, 40, 990, 2_300] {
+            // At any time between two looks at all that is held.
+            env.sleep(Duration::from_millis(450)).await;
+            let (begun, ttl) = (env.now(), Duration::from_millis(ttl_ms));
+            nx.send(SysLock::exclusive(path("/a")).ttl(ttl)).await.unwrap();
+            releases.next().await.unwrap().unwrap();
+            let took = env.now() - begun;
+            assert!(took >= ttl && took < ttl + Duration::from_millis(30), "{took:?} of {ttl:?}");
+        }
     });
 }
 

@@ -41,7 +41,13 @@ pub const WAITING_MAX: usize = 100_000;
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 use crate::semaphore::places::Moment;
-use crate::semaphore::table::LOOKED_AFTER_WITHIN;
+use crate::semaphore::table::{BRIEF_BELOW, LOOKED_AFTER_WITHIN};
+
+// Of what is held for longer a look at all of it tells that it ends before the next one.
+const _: () = assert!(SWEEP_EVERY.as_nanos() <= BRIEF_BELOW.as_nanos());
+
+/// How often what is held is looked through before its time, because something ends.
+const EARLY_EVERY: Duration = LOOKED_AFTER_WITHIN;
 
 /// How often those are looked for who wait for each other, at most.
 const SEARCH_EVERY: Duration = LOOKED_AFTER_WITHIN;
@@ -78,7 +84,9 @@ impl Advisory {
     fn look(&mut self, cx: &mut Cx<'_, Self>) {
         self.locks.begin_look();
         let now = self.locks.now();
-        let sweep = self.swept.is_none_or(|swept| now.saturating_sub(swept) >= SWEEP_EVERY);
+        let since = self.swept.map(|swept| now.saturating_sub(swept));
+        let ends = |now| self.locks.next_end().is_some_and(|end| end <= now);
+        let sweep = since.is_none_or(|since| since >= SWEEP_EVERY || (since >= EARLY_EVERY && ends(now)));
         if sweep {
             self.swept = Some(now);
         }
@@ -94,7 +102,11 @@ impl Advisory {
             next = if is_over { SWEEP_EVERY } else { SEARCH_EVERY };
         }
         let again = self.locks.is_awaited().then_some(next);
-        let after = [self.locks.see_to(sweep, SWEEP_EVERY), again].into_iter().flatten().min();
+        let see_to = self.locks.see_to(sweep, SWEEP_EVERY);
+        let early = self.swept.map_or(now, |swept| swept.saturating_add(EARLY_EVERY));
+        let ends = self.locks.next_end().map(|end| end.max(early).saturating_sub(now));
+        let ends = ends.filter(|_| see_to.is_some());
+        let after = [see_to, again, ends].into_iter().flatten().min();
         if let Some(timer) = self.timer.take() {
             timer.abort();
         }

@@ -15,7 +15,7 @@ use super::messages::Look;
 use super::view::{AdvisoryLock, AdvisoryStatistics};
 use super::{Advisory, HELD_MAX, WAITING_MAX};
 use crate::semaphore::places::{self, Grant, Holder, Moment, Owner, Place, Request};
-use crate::semaphore::table::{self, Bounds, Clock, Table, Tokens, Wait};
+use crate::semaphore::table::{self, Bid, Bounds, Clock, Table, Tokens, Wait};
 use crate::semaphore::{Name, Semaphore};
 
 pub(crate) type Obstacle = places::Obstacle<LockKey>;
@@ -54,6 +54,8 @@ struct Bell {
     comes: AtomicBool,
     /// When it comes by itself, in nanoseconds; `u64::MAX` while that is not known.
     next: AtomicU64,
+    /// When the first of what is held ends, as far as that is before all of it is looked at again; else `u64::MAX`.
+    ends: AtomicU64,
 }
 
 impl Bell {
@@ -94,6 +96,7 @@ impl AdvisoryLocks {
             rung: AtomicBool::new(false),
             comes: AtomicBool::new(false),
             next: AtomicU64::new(u64::MAX),
+            ends: AtomicU64::new(u64::MAX),
         });
         let tokens = |range: std::ops::Range<u64>| {
             let secret = env.secret();
@@ -102,7 +105,14 @@ impl AdvisoryLocks {
         let clock = Arc::new(env.stopwatch());
         let ring = || {
             let bell = bell.clone();
-            move |by| bell.ring_by(by)
+            move |bid| match bid {
+                Bid::Look(by) => bell.ring_by(by),
+                Bid::Ends(at) => {
+                    // Before the actor is rung for, and behind the change of the table: a look at all of it that takes this back has seen what ends.
+                    bell.ends.fetch_min(nanos(at), Ordering::Relaxed);
+                    bell.ring_by(at);
+                }
+            }
         };
         let heard = hearing.clone();
         let hears = move |key: &LockKey, holder: &Holder, change| heard.hear(key, holder, change);
@@ -344,11 +354,14 @@ impl AdvisoryLocks {
     pub(super) fn see_to(&self, sweep: bool, sweep_every: Duration) -> Option<Duration> {
         self.bell.rung.store(false, Ordering::SeqCst);
         self.bell.comes.store(true, Ordering::SeqCst);
-        let (next, gone) = self.locks.expire(sweep);
+        if sweep {
+            self.bell.ends.store(u64::MAX, Ordering::Relaxed);
+        }
+        let (next, ends, gone) = self.locks.expire(sweep);
         for (key, holder) in &gone {
             tracing::debug!(lock = ?key, agent = %holder.request.owner.agent, "the time of a lock is over");
         }
-        let (next_place, places) = self.semaphores.expire(sweep);
+        let (next_place, place_ends, places) = self.semaphores.expire(sweep);
         self.expired.fetch_add((gone.len() + places.len()) as u64, Ordering::Relaxed);
         self.hearing.forget_gone();
         let held = || self.locks.counted().held + self.semaphores.counted().held > 0;
@@ -360,9 +373,19 @@ impl AdvisoryLocks {
             }
             self.bell.comes.store(true, Ordering::SeqCst);
         }
-        let next = [next, next_place].into_iter().flatten().min();
         let now = self.locks.now();
+        let soon = now.saturating_add(sweep_every);
+        for end in [ends, place_ends].into_iter().flatten().filter(|end| *end < soon) {
+            self.bell.ends.fetch_min(nanos(end), Ordering::Relaxed);
+        }
+        let next = [next, next_place].into_iter().flatten().min();
         Some(next.map_or(sweep_every, |next| next.saturating_sub(now).min(sweep_every)))
+    }
+
+    /// When the first of what is held ends, as far as that is before all of it is looked at again.
+    pub(super) fn next_end(&self) -> Option<Moment> {
+        let ends = self.bell.ends.load(Ordering::Relaxed);
+        (ends < u64::MAX).then(|| Moment::from_nanos(ends))
     }
 }
 

@@ -625,6 +625,11 @@ impl<K: Key, W> Places<K, W> {
         next.min()
     }
 
+    /// When the first one's time is over. Looks at all that is held.
+    pub(crate) fn next_end(&self) -> Option<Moment> {
+        self.places.values().flat_map(|place| &place.holders).map(|holder| holder.until).min()
+    }
+
     /// Forgets the keys at which nobody waits any more.
     fn forget_stale(&mut self) {
         let Self { places, awaited, .. } = self;

@@ -45,6 +45,18 @@ const _: () = assert!(PARTS.is_power_of_two());
 /// Within what whoever lines up is looked after: it may be one of those who wait for each other.
 pub(crate) const LOOKED_AFTER_WITHIN: Duration = Duration::from_millis(20);
 
+/// What is held for less than this ends before somebody would look at all that is held: its end is told.
+pub(crate) const BRIEF_BELOW: Duration = Duration::from_secs(1);
+
+/// What the bell is rung for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Bid {
+    /// Somebody waits, and is to be looked after by then.
+    Look(Moment),
+    /// What is held ends then, whether somebody waits for it or not.
+    Ends(Moment),
+}
+
 /// What lasts for so long or longer may last for some milliseconds more.
 const EXACT_BELOW: Duration = Duration::from_secs(1);
 
@@ -108,7 +120,7 @@ struct Inner<K> {
     bounds: Bounds,
     clock: Box<dyn Clock>,
     /// Told by when something is to be seen to, which is somebody else's.
-    bell: Box<dyn Fn(Moment) + Send + Sync>,
+    bell: Box<dyn Fn(Bid) + Send + Sync>,
     /// Told under the mutex of the part what changed there.
     ear: Ear<K>,
     /// Apart from what is only read.
@@ -168,7 +180,7 @@ impl<K: Filed> Table<K> {
         tokens: Tokens,
         bounds: Bounds,
         clock: impl Clock,
-        bell: impl Fn(Moment) + Send + Sync + 'static,
+        bell: impl Fn(Bid) + Send + Sync + 'static,
         ear: impl Fn(&K, &Holder, Change) -> Vec<Waker> + Send + Sync + 'static,
     ) -> Self {
         let part = || {
@@ -312,6 +324,9 @@ impl<K: Filed> Table<K> {
     pub(crate) fn extend(&self, key: &K, id: LockId, ttl: Duration) -> Option<Holder> {
         self.0.with(key, |inner, part, woken| {
             let holder = part.places.extend(key, id, ttl, inner.clock.now())?;
+            if ttl < BRIEF_BELOW {
+                woken.ends(holder.until);
+            }
             if part.places.is_awaited() {
                 woken.look_by(holder.until);
             }
@@ -398,21 +413,23 @@ impl<K: Filed> Table<K> {
             .collect()
     }
 
-    /// Takes back what is held by those whose time is over: as far as somebody waits for it, or all of it. Gives when to look again, and what that was.
-    pub(crate) fn expire(&self, all: bool) -> (Option<Moment>, Vec<(K, Holder)>) {
-        let (mut next, mut gone) = (None, Vec::new());
+    /// Takes back what is held by those whose time is over: as far as somebody waits for it, or all of it. Gives when to look again for those who wait, when the first of all that is held ends, if all
+    /// was looked at, and what was taken back.
+    pub(crate) fn expire(&self, all: bool) -> (Option<Moment>, Option<Moment>, Vec<(K, Holder)>) {
+        let (mut next, mut ends, mut gone) = (None, None, Vec::new());
         for at in 0..PARTS {
-            let (until, mut over) = self.0.on((self.0.parts[at].lock(), at), |inner, part, woken| {
+            let (until, end, mut over) = self.0.on((self.0.parts[at].lock(), at), |inner, part, woken| {
                 let mut moved = Moved::default();
                 let until = part.places.expire(all, &inner.tokens, inner.clock.now(), &mut moved);
                 let over = moved.lapsed.clone();
                 inner.settle(part, moved, woken);
-                (until, over)
+                (until, all.then(|| part.places.next_end()).flatten(), over)
             });
             next = [next, until].into_iter().flatten().min();
+            ends = [ends, end].into_iter().flatten().min();
             gone.append(&mut over);
         }
-        (next, gone)
+        (next, ends, gone)
     }
 
     /// Has those told that they would wait for ever whom `find` names, of all who wait: by the number of the waiter, with whom it waits for in a circle.
@@ -641,6 +658,9 @@ impl<K: Filed> Inner<K> {
     /// Notes what was granted.
     fn granted(&self, count: &mut u64, key: &K, holder: &Holder, woken: &mut Woken) {
         *count += 1;
+        if holder.request.ttl < BRIEF_BELOW {
+            woken.ends(holder.until);
+        }
         woken.hearing.append(&mut (self.ear)(key, holder, Change::Given));
         if holder.request.tied {
             self.ties.tie(holder.request.owner.life, holder.token, (key.clone(), holder.id));
@@ -673,7 +693,11 @@ impl<K: Filed> Inner<K> {
 
     #[inline]
     fn wake(&self, woken: Woken) {
-        if woken.served.is_empty() && woken.hearing.is_empty() && woken.look_by.is_none() {
+        if woken.served.is_empty()
+            && woken.hearing.is_empty()
+            && woken.look_by.is_none()
+            && woken.ends.is_none()
+        {
             return;
         }
         if !woken.served.is_empty() {
@@ -681,7 +705,10 @@ impl<K: Filed> Inner<K> {
         }
         woken.served.into_iter().chain(woken.hearing).for_each(Waker::wake);
         if let Some(by) = woken.look_by {
-            (self.bell)(by);
+            (self.bell)(Bid::Look(by));
+        }
+        if let Some(at) = woken.ends {
+            (self.bell)(Bid::Ends(at));
         }
     }
 }

@@ -291,7 +291,7 @@ fn an_agent_holds_and_waits_for_no_more_than_its_bound_over_all_parts_and_for_as
     assert!(enough(2));
     // By time.
     clock.store(600, Ordering::Relaxed);
-    assert_eq!(table.expire(true).1.len(), 2);
+    assert_eq!(table.expire(true).2.len(), 2);
     // One that outlived the process is held, and counted.
     assert!(table.restore(&place(0), Grant { id: LockId(7), token: 1 << 20 }, mine(5_000), Duration::ZERO));
     assert!(table.restore(&place(1), Grant { id: LockId(8), token: 1 << 21 }, mine(5_000), Duration::ZERO));
