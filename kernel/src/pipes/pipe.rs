@@ -547,8 +547,8 @@ impl Pipe {
         life: LifeId,
     ) -> Result<OpenEnd, Refusal> {
         let mut ends = self.ends.lock();
-        if !self.is_open() {
-            return Err(Refusal::Removed);
+        if let Some(Err(gone)) = Self::ended(self.state.load(Ordering::Acquire)) {
+            return Err(gone);
         }
         if ends.open.len() >= ENDS_MAX {
             return Err(Refusal::TooManyEnds);

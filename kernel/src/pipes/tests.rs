@@ -173,6 +173,20 @@ fn a_pipe_is_opened_once_and_no_more_than_may_be() {
 }
 
 #[test]
+fn who_opens_an_end_is_told_what_has_become_of_the_pipe() {
+    let (env, _simulation) = Env::seeded(1);
+    let table = PipeTable::new();
+    let [(removed, _), (down, _)] = [7, 8].map(|id| open(&table, id, 10).unwrap());
+    let opened =
+        |pipe| table.open_end(pipe, Side::Reader, Holder::Caller, &"a".into(), LifeId::KERNEL).map(drop);
+    table.remove(&env, [FileId(7)]);
+    table.end();
+    assert_eq!((opened(&removed), opened(&down)), (Err(Refusal::Removed), Err(Refusal::Down)));
+    table.remove(&env, [FileId(8)]);
+    assert_eq!(opened(&down), Err(Refusal::Removed), "as what reads and writes there is told");
+}
+
+#[test]
 fn no_more_ends_are_open_than_may_be() {
     let table = PipeTable::new();
     let (pipe, _) = open(&table, 7, 10).unwrap();
