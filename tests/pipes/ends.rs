@@ -2,11 +2,19 @@
 
 use std::sync::Arc;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Wake, Waker};
+
 use futures_util::FutureExt;
-use nexus::{Caller, Errno, ErrorKind, SysRead, SysWrite};
+use futures_util::future::{BoxFuture, ready};
+use nexus::dispatch::{Interceptor, OpSet, Registration};
+use nexus::{
+    Caller, Errno, ErrorKind, HookContext, IoProfile, Op, PipeSpec, SysRead, SysWrite, VPath, Verdict,
+    blocking,
+};
 use nexus_actors::block_on;
 
-use crate::bench::{LONG, piped, read, refused, write};
+use crate::bench::{LONG, boot, path, piped, read, refused, write};
 
 #[test]
 fn when_the_last_writer_is_gone_readers_drain_the_pipe_and_come_to_its_end() {
@@ -87,6 +95,101 @@ fn an_end_goes_with_the_life_of_its_owner() {
     refused(writer.write("from beyond", None), Errno::EPERM);
     drop(writer);
     assert_eq!(reader.read(None).unwrap(), None);
+}
+
+/// Sees each call, and lets it pass.
+struct Sees;
+
+impl Interceptor for Sees {
+    fn ops(&self) -> OpSet {
+        [Op::Read, Op::Write].into_iter().collect()
+    }
+
+    fn before<'a>(&'a self, _: &'a mut HookContext) -> BoxFuture<'a, Verdict> {
+        Box::pin(ready(Verdict::Continue))
+    }
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A pipe for four bytes in memory, and one that processes share, each without a hook and with one.
+fn each_kind(check: impl Fn(&blocking::Nexus, &VPath)) {
+    for kind in [IoProfile::Memory, IoProfile::Shared] {
+        for hooked in [false, true] {
+            let (nx, at) = (boot(), path("/p"));
+            nx.make_pipe_with(&at, PipeSpec::new(4).io_profile(kind)).unwrap();
+            if hooked {
+                nx.register_hook(Registration::interceptor("sees", Arc::new(Sees))).unwrap();
+            }
+            check(&nx, &at);
+        }
+    }
+}
+
+#[test]
+fn a_read_that_waits_through_an_end_ends_with_the_life_of_its_owner_and_takes_nothing() {
+    each_kind(|nx, at| {
+        let agent = nx.agent("a").unwrap();
+        let reader = nx.env().blocking_wait(agent.as_async().pipe_reader(at)).unwrap();
+        let other = nx.pipe_reader(at).unwrap();
+        let (mut first, mut second) = (Box::pin(reader.read(Some(LONG))), Box::pin(reader.read(Some(LONG))));
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(wakes.clone());
+        assert!(first.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
+        assert!(second.as_mut().now_or_never().is_none());
+        drop(agent);
+        assert!(wakes.0.load(Ordering::Relaxed) > 0, "it is told, and does not wait for its deadline");
+        // Those that came first stand in line still, and are called before the other one.
+        write(nx, at, "late").unwrap();
+        refused(nx.env().blocking_wait(first), Errno::EPERM);
+        refused(nx.env().blocking_wait(second), Errno::EPERM);
+        assert_eq!(other.read(Some(LONG)).unwrap().unwrap(), "late");
+    });
+}
+
+#[test]
+fn a_message_that_woke_a_reader_whose_life_then_ends_is_there_for_others() {
+    each_kind(|nx, at| {
+        let agent = nx.agent("a").unwrap();
+        let reader = nx.env().blocking_wait(agent.as_async().pipe_reader(at)).unwrap();
+        let other = nx.env().blocking_wait(nx.as_async().pipe_reader(at)).unwrap();
+        let (mut first, mut second) = (Box::pin(reader.read(Some(LONG))), Box::pin(other.read(Some(LONG))));
+        assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
+        write(nx, at, "one").unwrap();
+        drop(agent);
+        refused(nx.env().blocking_wait(first), Errno::EPERM);
+        assert_eq!(nx.env().blocking_wait(second).unwrap().unwrap(), "one");
+    });
+}
+
+#[test]
+fn a_write_that_waits_through_an_end_ends_with_the_life_of_its_owner_and_writes_nothing() {
+    each_kind(|nx, at| {
+        let agent = nx.agent("a").unwrap();
+        let writer = nx.env().blocking_wait(agent.as_async().pipe_writer(at)).unwrap();
+        let reader = nx.pipe_reader(at).unwrap();
+        write(nx, at, "full").unwrap();
+        let mut waits = Box::pin(writer.write("late", Some(LONG)));
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(wakes.clone());
+        assert!(waits.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
+        drop(agent);
+        assert!(wakes.0.load(Ordering::Relaxed) > 0, "it is told, and does not wait for its deadline");
+        assert_eq!(reader.read(None).unwrap().unwrap(), "full");
+        assert_eq!(reader.read(None).unwrap(), None, "the last writer is gone");
+        refused(nx.env().blocking_wait(waits), Errno::EPERM);
+        assert_eq!(reader.read(None).unwrap(), None, "nothing is written after that was told");
+        write(nx, at, "next").unwrap();
+        assert_eq!(reader.read(None).unwrap().unwrap(), "next");
+    });
 }
 
 #[test]

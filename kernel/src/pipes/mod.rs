@@ -10,6 +10,7 @@
 //!             writes with an identity of each, and 2^20 of all, or 128 of each when that is more; a message that is away for each read under way, the messages of any primitive.
 
 mod body;
+mod end;
 mod given;
 mod messages;
 mod once;
@@ -27,10 +28,11 @@ use std::sync::{Arc, Weak};
 
 use nexus_actors::{Behaviour, Cx, ExitReason, Handle, LocalBoxFuture, Reply, Start};
 
+pub(crate) use end::{Closing, OpenEnd};
 pub use given::GivenMessage;
 pub(crate) use messages::OpenPipe;
 pub use once::OPS_KEPT;
-pub(crate) use pipe::{Holder, OpenEnd, Pipe, Refusal, Side};
+pub(crate) use pipe::{Holder, Pipe, Refusal, Side};
 pub use shared::{MappedPipe, SharedRegion};
 pub(crate) use table::{Known, PipeTable};
 pub use view::{PipeEnd, PipeEntry, PipeStatistics};

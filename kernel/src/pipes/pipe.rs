@@ -9,7 +9,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 
 use super::ENDS_MAX;
 use super::body::Body;
+use super::end::{Closing, OpenEnd};
 use super::given::{Away, GivenMessage, Taken};
 use super::once::{Begun, Once, Remembered};
 use super::unsettled::{Looking, Unsettled};
@@ -168,7 +169,7 @@ struct Ends {
 struct End {
     side: Side,
     agent: Arc<str>,
-    closed: Arc<AtomicBool>,
+    closing: Arc<Closing>,
     of_child: bool,
 }
 
@@ -179,22 +180,6 @@ pub(crate) enum Holder {
     Caller,
     /// A child process, by what carries its messages.
     Child,
-}
-
-/// An end that somebody has opened. It is closed by [`Pipe::close_end`].
-#[derive(Debug, Clone)]
-pub(crate) struct OpenEnd {
-    pub(super) number: u64,
-    closed: Arc<AtomicBool>,
-    pub(super) life: LifeId,
-}
-
-impl OpenEnd {
-    /// Whether it was closed with the life of its owner.
-    #[inline]
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
-    }
 }
 
 impl Pipe {
@@ -554,22 +539,27 @@ impl Pipe {
             return Err(Refusal::TooManyEnds);
         }
         ends.next += 1;
-        let (number, closed) = (ends.next, Arc::new(AtomicBool::new(false)));
+        let (number, closing) = (ends.next, Arc::<Closing>::default());
         let of_child = holder == Holder::Child && self.spec.io_profile == IoProfile::Stdio;
-        ends.open.insert(number, End { side, agent: agent.clone(), closed: closed.clone(), of_child });
+        ends.open.insert(number, End { side, agent: agent.clone(), closing: closing.clone(), of_child });
         let begins = if of_child { NO_CHILD | NO_READERS | NO_WRITERS } else { side.gone() };
         self.state.fetch_and(!begins, Ordering::AcqRel);
         self.body.tell(0, side.gone());
-        Ok(OpenEnd { number, closed, life })
+        Ok(OpenEnd { number, closing, life })
     }
 
-    /// Closes an end; with the last of its side, all are told who wait on the other. May be repeated.
+    /// What becomes of the end that was opened under this number; none when it is closed.
+    pub(crate) fn closing(&self, number: u64) -> Option<Arc<Closing>> {
+        self.ends.lock().open.get(&number).map(|end| end.closing.clone())
+    }
+
+    /// Closes an end: what waits through it is told, and with the last of its side all who wait on the other. May be repeated.
     pub(super) fn close_end(&self, number: u64) {
-        let last = {
+        let (closing, last) = {
             let mut ends = self.ends.lock();
             let Some(end) = ends.open.remove(&number) else { return };
-            // Orders nothing: whoever uses the end meanwhile may do so for the last time.
-            end.closed.store(true, Ordering::Relaxed);
+            // Before others are told that it is gone: what waits is not done after that.
+            end.closing.close();
             let mut over = 0;
             if !ends.open.values().any(|other| other.side == end.side) {
                 over |= end.side.gone();
@@ -580,8 +570,9 @@ impl Pipe {
             }
             // Releases what the last writer wrote to whoever finds the flag.
             self.state.fetch_or(over, Ordering::AcqRel);
-            over != 0
+            (end.closing, over != 0)
         };
+        closing.tell();
         if last {
             self.body.wake_all();
         }

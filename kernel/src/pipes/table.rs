@@ -15,9 +15,10 @@ use nexus_messages::syscall::IoProfile;
 use nexus_messages::{FileId, FileMetadata, LifeId, VPath, ZoneId};
 use parking_lot::Mutex;
 
+use super::end::OpenEnd;
 use super::messages::OpenPipe;
 use super::once::Remembered;
-use super::pipe::{Holder, OpenEnd, Pipe, Refusal, Side, Totals};
+use super::pipe::{Holder, Pipe, Refusal, Side, Totals};
 use super::shared::SharedPlace;
 use super::view::{PipeEntry, PipeStatistics};
 use super::{PIPES_BYTES_MAX, PIPES_MAX};
@@ -336,7 +337,7 @@ impl PipeTable {
         pipe.close_end(end.number);
     }
 
-    /// Closes all ends that are tied to this life. May be repeated.
+    /// Closes all ends that are tied to this life, and ends the calls that wait through them. May be repeated.
     pub(crate) fn end_life(&self, life: LifeId) {
         let ends = self.0.lives.lock().remove(&life).unwrap_or_default();
         for (pipe, number) in ends {

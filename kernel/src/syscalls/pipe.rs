@@ -4,6 +4,7 @@
 //! stands there, a path that was followed to a pipe once is looked up in the table of pipes alone.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use super::read::{content_at_hand, take};
 use super::span;
 use crate::kernel::{Kernel, call_kind};
 use crate::namespace::Node;
-use crate::pipes::{GivenMessage, Holder, Known, OpenEnd, OpenPipe, Pipe, Refusal, Side};
+use crate::pipes::{Closing, GivenMessage, Holder, Known, OpenEnd, OpenPipe, Pipe, Refusal, Side};
 use crate::sys;
 use crate::volume::Site;
 
@@ -46,7 +47,7 @@ pub(super) fn is_there(located: &Located) -> bool {
 pub(super) fn check_meant(op: Op, meant: Option<WhichPipe>, located: &Located) -> Result<()> {
     let Some(meant) = meant else { return Ok(()) };
     let path = &located.site.path;
-    if let WhichPipe::One(meant) = meant {
+    if let Some(meant) = meant.identity() {
         let found = located.node.as_ref().filter(|_| is_there(located));
         let is_meant = found.is_some_and(|found| found.metadata.file_id == meant);
         return if is_meant { Ok(()) } else { Err(refused(op, path, &Refusal::Removed)) };
@@ -107,7 +108,7 @@ pub(super) fn at_hand(
     meant: Option<WhichPipe>,
 ) -> Option<Ready> {
     let ready = known(kernel, caller, op, path, Ready::of)?;
-    let is_meant = !matches!(meant, Some(WhichPipe::One(meant)) if meant != ready.metadata.file_id);
+    let is_meant = meant.and_then(WhichPipe::identity).is_none_or(|meant| meant == ready.metadata.file_id);
     is_meant.then_some(ready)
 }
 
@@ -287,6 +288,25 @@ fn check_write(path: &VPath, call: &SysWrite) -> Result<()> {
     Ok(())
 }
 
+/// The end that a call goes through, if it goes through one.
+fn end_of(pipe: &Pipe, meant: Option<WhichPipe>) -> std::result::Result<Option<Arc<Closing>>, Refusal> {
+    match meant {
+        Some(WhichPipe::End { number, .. }) => pipe.closing(number).map(Some).ok_or(Refusal::EndClosed),
+        _ => Ok(None),
+    }
+}
+
+/// Does what waits at a pipe, for as long as the end is open that it goes through, if it goes through one.
+async fn while_open<T>(
+    end: Option<&Closing>,
+    waits: impl Future<Output = std::result::Result<T, Refusal>>,
+) -> std::result::Result<T, Refusal> {
+    match end {
+        Some(end) => end.unless_closed(waits).await,
+        None => waits.await,
+    }
+}
+
 /// Reads the next message, which goes back when it is not handed over.
 pub(super) async fn read(
     kernel: &Kernel,
@@ -295,11 +315,13 @@ pub(super) async fn read(
 ) -> Result<(ReadData, Option<GivenMessage>)> {
     check_read(call)?;
     let Ready { pipe, metadata } = ready;
+    let failed = |refusal| refused(SysRead::OP, &call.path, &refusal);
+    let end = end_of(&pipe, call.pipe).map_err(failed)?;
     let given = match call.wait {
         None => pipe.try_take(kernel.env()),
-        Some(wait) => pipe.take(kernel.env(), wait).await,
+        Some(wait) => while_open(end.as_deref(), pipe.take(kernel.env(), wait)).await,
     };
-    let given = given.map_err(|refusal| refused(SysRead::OP, &call.path, &refusal))?;
+    let given = given.map_err(failed)?;
     let message = given.as_ref().map(GivenMessage::message).unwrap_or_default();
     Ok((ReadData::new(message, metadata), given))
 }
@@ -319,11 +341,13 @@ pub(super) async fn write(
         several => several.concat().into(),
     };
     let length = message.len() as u64;
+    let end = end_of(&pipe, call.pipe).map_err(|refusal| refused(SysWrite::OP, &call.path, &refusal))?;
+    let end = end.as_deref();
     let done = match (call.op_id, call.wait) {
         (Some(op), wait) => {
             // Until it is noted: who asks what became of it finds it there, or here.
             let _passing = kernel.underway().begin(op, caller, SysWrite::OP, &call.path);
-            let done = pipe.write_once(kernel.env(), op, message, wait).await;
+            let done = while_open(end, pipe.write_once(kernel.env(), op, message, wait)).await;
             if done.is_ok() {
                 let at = Timestamp(kernel.env().wall());
                 let receipt = receipt(Some(op));
@@ -333,7 +357,7 @@ pub(super) async fn write(
             done
         }
         (None, None) => pipe.try_write(message).map_err(|(refusal, _)| refusal).map(|()| length),
-        (None, Some(wait)) => pipe.write(kernel.env(), message, wait).await.map(|()| length),
+        (None, Some(wait)) => while_open(end, pipe.write(kernel.env(), message, wait)).await.map(|()| length),
     };
     let length = done.map_err(|refusal| refused(SysWrite::OP, &call.path, &refusal))?;
     Ok(written(call.op_id, length, metadata))
@@ -499,9 +523,9 @@ impl End {
         }
     }
 
-    /// Its pipe, and no other that is at its path by now.
+    /// Its pipe, and no other that is at its path by now, through this end.
     fn meant(&self) -> WhichPipe {
-        WhichPipe::One(self.metadata.file_id)
+        WhichPipe::End { pipe: self.metadata.file_id, number: self.end.number() }
     }
 }
 
@@ -515,9 +539,9 @@ impl PipeReader {
     /// future takes no message along. Where hooks or a permission provider are registered, they see each read.
     ///
     /// # Errors
-    /// As [`SysRead`] of a pipe; `EPERM` when the life of the caller has ended, and this end with it.
+    /// As [`SysRead`] of a pipe; `EPERM` when the life of the caller has ended, and this end with it, also while it waits: then it has taken no message.
     pub async fn read(&self, wait: Option<Duration>) -> Result<Option<Bytes>> {
-        let End { kernel, caller, path, pipe, .. } = &self.0;
+        let End { kernel, caller, path, pipe, end, .. } = &self.0;
         self.0.is_open(Op::Read)?;
         let message = if kernel.is_watched(Op::Read) {
             let mut call = SysRead::at(path).of_pipe(self.0.meant());
@@ -526,7 +550,9 @@ impl PipeReader {
         } else {
             let read = match (pipe.try_read(), wait) {
                 (Err(refusal), Some(wait)) if refusal.passes() => match pipe.look_for_message() {
-                    Err(refusal) if refusal.passes() => pipe.read(kernel.env(), wait).await,
+                    Err(refusal) if refusal.passes() => {
+                        end.unless_closed(pipe.read(kernel.env(), wait)).await
+                    }
                     read => read,
                 },
                 (read, _) => read,
@@ -544,7 +570,7 @@ impl PipeReader {
     /// # Errors
     /// As [`read`](Self::read).
     pub async fn take(&self, wait: Option<Duration>) -> Result<(Option<Bytes>, Option<GivenMessage>)> {
-        let End { kernel, caller, path, pipe, .. } = &self.0;
+        let End { kernel, caller, path, pipe, end, .. } = &self.0;
         self.0.is_open(Op::Read)?;
         let given = if kernel.is_watched(Op::Read) {
             let mut call = SysRead::at(path).of_pipe(self.0.meant());
@@ -553,7 +579,7 @@ impl PipeReader {
         } else {
             let taken = match wait {
                 None => pipe.try_take(kernel.env()),
-                Some(wait) => pipe.take(kernel.env(), wait).await,
+                Some(wait) => end.unless_closed(pipe.take(kernel.env(), wait)).await,
             };
             kernel.syscalls().warm(Op::Read);
             taken.map_err(|refusal| refused(Op::Read, path, &refusal))?
@@ -572,9 +598,9 @@ impl PipeWriter {
     /// hooks or a permission provider are registered, they see each write.
     ///
     /// # Errors
-    /// As [`SysWrite`] to a pipe; `EPERM` when the life of the caller has ended, and this end with it.
+    /// As [`SysWrite`] to a pipe; `EPERM` when the life of the caller has ended, and this end with it, also while it waits: then nothing was written.
     pub async fn write(&self, message: impl Into<Bytes>, wait: Option<Duration>) -> Result<()> {
-        let End { kernel, caller, path, pipe, .. } = &self.0;
+        let End { kernel, caller, path, pipe, end, .. } = &self.0;
         self.0.is_open(Op::Write)?;
         let message = message.into();
         if kernel.is_watched(Op::Write) {
@@ -584,7 +610,9 @@ impl PipeWriter {
         }
         let done = match (pipe.try_write(message), wait) {
             (Err((refusal, message)), Some(wait)) if refusal.passes() => match pipe.look_for_room(message) {
-                Err((refusal, message)) if refusal.passes() => pipe.write(kernel.env(), message, wait).await,
+                Err((refusal, message)) if refusal.passes() => {
+                    end.unless_closed(pipe.write(kernel.env(), message, wait)).await
+                }
                 done => done.map_err(|(refusal, _)| refusal),
             },
             (done, _) => done.map_err(|(refusal, _)| refusal),

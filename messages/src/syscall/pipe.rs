@@ -60,6 +60,23 @@ pub enum WhichPipe {
     Any,
     /// The one of this identity; `ENOENT` when there is another one, or something else: that one was removed.
     One(FileId),
+    /// As [`One`](Self::One), through an end of it that was opened there under this number; `EPERM` when that is closed, also while the call waits.
+    End {
+        /// The identity.
+        pipe: FileId,
+        /// The end.
+        number: u64,
+    },
+}
+
+impl WhichPipe {
+    /// The identity that it has to have.
+    pub fn identity(self) -> Option<FileId> {
+        match self {
+            Self::Any => None,
+            Self::One(pipe) | Self::End { pipe, .. } => Some(pipe),
+        }
+    }
 }
 
 /// A pipe has room for one message for so many bytes of its capacity.
