@@ -10,12 +10,14 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use nexus::actors::{Behaviour, ExitReason, LocalBoxFuture, Start};
 use nexus::blocking;
-use nexus::dispatch::{Interceptor, OpSet, Registration};
+use nexus::dispatch::{Interceptor, Observer, OpSet, Registration};
 use nexus::service::{Declaration, Service, Setup};
 use nexus::{
-    Config, Env, Errno, ErrorKind, EventKind, EventMask, Fence, HookContext, Kill, LockKind, Locked, Nexus,
-    Op, Result, SysLock, SysStat, SysUnlock, SysWrite, Syscall, VPath, Verdict, WatchItem,
+    Config, EntryType, Env, Errno, ErrorKind, Event, EventKind, EventMask, Fence, HookContext, Kill,
+    LockKind, Locked, Lsn, Nexus, Op, Result, SysLock, SysStat, SysUnlock, SysWrite, Syscall, Timestamp,
+    VPath, Verdict, WatchItem,
 };
+use parking_lot::Mutex;
 
 const SOON: Duration = Duration::from_secs(5);
 const NOW: Duration = Duration::ZERO;
@@ -731,6 +733,118 @@ fn watchers_hear_of_locks_that_are_given_handed_over_and_lost_in_their_order() {
             assert_ne!(event.op_id.0, first.id.0, "who hears of a lock cannot release it");
         }
     });
+}
+
+type Heard = Arc<Mutex<Vec<Event>>>;
+
+/// Keeps what it is told of locks.
+struct Hears(Heard);
+
+impl Observer for Hears {
+    fn mask(&self) -> EventMask {
+        EventKind::Locked | EventKind::Unlocked
+    }
+
+    fn observe(&self, event: &Event) {
+        self.0.lock().push(event.clone());
+    }
+}
+
+#[test]
+fn who_hears_of_a_lock_is_told_who_has_it_on_what_how_and_when() {
+    simulated(32, |env, nx| async move {
+        nx.mkdir("/w/d").await.unwrap();
+        nx.write("/w/f", "x").await.unwrap();
+        let heard = Heard::default();
+        let observer = Registration::observer("hears", Arc::new(Hears(heard.clone()))).inline();
+        nx.register_hook(observer).await.unwrap();
+        let team = nx.zone("team").unwrap();
+        let (a, b) = (nx.agent("a").unwrap(), team.agent("b").unwrap());
+        // The first lock of a boot reserves tokens, by a commit.
+        let first = a.lock("/elsewhere", NOW).await.unwrap();
+        a.unlock("/elsewhere", first.id).await.unwrap();
+        for watched in [false, true] {
+            let last = nx.write("/w/f", "y").await.unwrap().receipt.lsn;
+            let watch = nx.watch("/w").mask(EventKind::Locked | EventKind::Unlocked);
+            let mut watch = match watched {
+                true => Some(watch.stream().await.unwrap()),
+                false => None,
+            };
+            env.sleep(SOON).await;
+            heard.lock().clear();
+            let began = Timestamp(env.wall());
+            let mut tokens = Vec::new();
+            for (who, at, kind) in [
+                (&a, "/w/f", LockKind::Exclusive),
+                (&b, "/w/d", LockKind::Shared),
+                (&team, "/w/none", LockKind::Semaphore(3)),
+            ] {
+                // The second time it is known what is there.
+                for waits in [None, Some(SOON)] {
+                    let mut call = SysLock::exclusive(path(at));
+                    (call.kind, call.wait) = (kind, waits);
+                    let lock = who.send(call).await.unwrap();
+                    env.sleep(SOON).await;
+                    who.unlock(at, lock.id).await.unwrap();
+                    env.sleep(SOON).await;
+                    tokens.push(lock.token);
+                }
+            }
+            let expected = [
+                ("/w/f", EntryType::Reg, "a", "root", false, LockKind::Exclusive),
+                ("/w/d", EntryType::Dir, "b", "team", false, LockKind::Shared),
+                ("/w/none", EntryType::Reg, "nexus", "team", true, LockKind::Semaphore(3)),
+            ];
+            let mut told = heard.lock().clone();
+            assert_eq!(told.len(), 12);
+            let mut seen = Vec::new();
+            while let Some(watch) = watch.as_mut().filter(|_| seen.len() < 12) {
+                match watch.next().await.unwrap().unwrap() {
+                    WatchItem::Event(event) => seen.push(Event::clone(&event)),
+                    overflow => panic!("all of it fits: {overflow:?}"),
+                }
+            }
+            if watched {
+                assert_eq!(told, seen);
+            }
+            for (n, event) in told.drain(..).enumerate() {
+                let kind = if n % 2 == 0 { EventKind::Locked } else { EventKind::Unlocked };
+                let (at, entry_type, agent, zone, admin, lock) = expected[n / 4];
+                assert_eq!((event.kind, event.path.as_str(), event.entry_type), (kind, at, entry_type));
+                assert_eq!((&*event.caller.agent, event.caller.zone.as_str()), (agent, zone));
+                assert_eq!((event.caller.admin, event.lock), (admin, Some(lock)), "{at}");
+                assert_eq!((event.version, event.lsn), (tokens[n / 2], last), "{at}");
+                assert_eq!(event.at, began.after(SOON * u32::try_from(n).unwrap()), "{at}");
+                assert_eq!((event.other, event.content_id, event.size, event.is_new), (None, None, 0, false));
+            }
+        }
+        let mut file = nx.watch("/w/f").since(Lsn(0)).stream().await.unwrap();
+        let file = file.next_for(SOON).await.expect("it was written").unwrap();
+        assert!(matches!(file, WatchItem::Event(event) if event.lock.is_none()));
+    });
+}
+
+#[test]
+fn of_a_durable_lock_all_is_told_when_it_goes_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let boot = || blocking::connect(Config::new(folder.path())).unwrap();
+    let nx = boot();
+    nx.mkdir("/d").unwrap();
+    let mut call = SysLock::exclusive(path("/d")).ttl(Duration::from_secs(600)).durable();
+    call.kind = LockKind::Shared;
+    let team = nx.zone("team").unwrap();
+    let lock = team.send(call).unwrap();
+    nx.shutdown().unwrap();
+    let nx = boot();
+    let mut heard = nx.watch("/d").mask(EventKind::Unlocked).stream().unwrap();
+    nx.unlock("/d", lock.id).unwrap();
+    let Some(Ok(WatchItem::Event(event))) = heard.next_for(SOON * 6) else { panic!("it is told") };
+    assert_eq!(
+        (event.entry_type, event.lock, event.version),
+        (EntryType::Dir, Some(LockKind::Shared), lock.token)
+    );
+    assert_eq!((event.caller.zone.as_str(), event.caller.admin), ("team", true));
+    nx.shutdown().unwrap();
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::content::ContentId;
 use crate::ident::{Caller, Lsn, OpId};
 use crate::metadata::EntryType;
 use crate::path::VPath;
+use crate::syscall::LockKind;
 use crate::time::Timestamp;
 
 macro_rules! kinds {
@@ -193,19 +194,19 @@ pub struct Event {
     pub path: VPath,
     /// Where to, for a rename; where from, for a copy.
     pub other: Option<VPath>,
-    /// What the entry is.
+    /// What the entry is. Of a lock, what was there when it was asked for, and a regular file where nothing was.
     pub entry_type: EntryType,
     /// The content's length in bytes, after the change.
     pub size: u64,
     /// The content, after the change.
     pub content_id: Option<ContentId>,
-    /// The content's version, after the change.
+    /// The content's version, after the change; of a lock its token.
     pub version: u64,
     /// The content's generation, after the change.
     pub generation: u64,
     /// Whether the entry was made by this change.
     pub is_new: bool,
-    /// Who did it, and in which zone.
+    /// Who did it, and in which zone; of a lock, who has it or had it.
     pub caller: Arc<Caller>,
     /// The operation.
     pub op_id: OpId,
@@ -215,6 +216,8 @@ pub struct Event {
     pub at: Timestamp,
     /// What replicas had seen of each other. None as long as there are none.
     pub clock: Option<Box<VectorClock>>,
+    /// How it is locked, or was; none of what is no lock.
+    pub lock: Option<LockKind>,
 }
 
 impl Event {
@@ -241,6 +244,7 @@ impl Event {
             lsn: Lsn::default(),
             at: Timestamp::default(),
             clock: None,
+            lock: None,
         }
     }
 

@@ -386,6 +386,7 @@ fn event() -> impl Strategy<Value = Event> {
             (event.other, event.size, event.content_id) = (other, size, content_id);
             (event.version, event.generation, event.is_new, event.at) = (version, version, is_new, at);
             event.clock = is_new.then(|| Box::new(VectorClock([("a".into(), version)].into())));
+            event.lock = (!is_new).then_some(LockKind::Semaphore(3));
             event
         },
     )

@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     fn owner(life: u64) -> Owner {
-        Owner { agent: format!("agent-{life}").into(), life: LifeId(life), session: 0 }
+        Owner::new(format!("agent-{life}").into(), LifeId(life), 0)
     }
 
     /// Waits as (number, who, for whom); what is refused, and the circles.

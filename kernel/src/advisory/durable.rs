@@ -5,7 +5,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use nexus_messages::syscall::{LockKind, SysLock};
-use nexus_messages::{Caller, Error, ErrorKind, LifeId, LockId, Op, Result, Timestamp, VPath, ZoneId};
+use nexus_messages::{
+    Caller, EntryType, Error, ErrorKind, LifeId, LockId, Op, Result, Timestamp, VPath, ZoneId,
+};
 use serde::{Deserialize, Serialize};
 
 use super::key::LockKey;
@@ -43,9 +45,13 @@ struct LockRow {
     token: u64,
     until: Timestamp,
     since: Timestamp,
+    /// The zone of who asked for it, where it is another.
+    by: Option<ZoneId>,
+    admin: bool,
+    entry_type: EntryType,
 }
 
-/// The row as earlier versions wrote it, which did not tell since when.
+/// The row as the first version wrote it; the next one wrote since when behind it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct LockRowBefore {
     zone: ZoneId,
@@ -57,12 +63,15 @@ struct LockRowBefore {
     until: Timestamp,
 }
 
-/// The row at `key`, whichever version wrote it: one of which is not known since when it is held is taken to be held since `now`.
+/// The row at `key`, whichever version wrote it: one of which is not known since when it is held is taken to be held since `now`, and one of which nothing more is known, to be
+/// of a file, and held by an agent of its zone.
 fn lock_row(key: &RowKey, value: &[u8], now: Timestamp) -> std::result::Result<LockRow, StoreError> {
     decode::<LockRow>(key, value).or_else(|error| {
-        let before: LockRowBefore = decode(key, value).map_err(|_| error)?;
+        let with_since = decode::<(LockRowBefore, Timestamp)>(key, value);
+        let (before, since) = with_since.or_else(|_| Ok((decode(key, value).map_err(|_| error)?, now)))?;
         let LockRowBefore { zone, path, kind, agent, session, token, until } = before;
-        Ok(LockRow { zone, path, kind, agent, session, token, until, since: now })
+        let (by, admin, entry_type) = (None, false, EntryType::Reg);
+        Ok(LockRow { zone, path, kind, agent, session, token, until, since, by, admin, entry_type })
     })
 }
 
@@ -141,9 +150,12 @@ impl Kernel {
         let (zone, path) = key.parts();
         let now = Timestamp(self.env().wall());
         let (until, since) = (now.after(request.ttl), now.before(age));
-        let (kind, agent, session) = (request.kind, request.owner.agent.clone(), request.owner.session);
-        let row =
-            LockRow { zone, path: path.clone(), kind, agent, session, token: grant.token, until, since };
+        let Owner { agent, zone: by, admin, session, .. } = request.owner.clone();
+        let (kind, entry_type, token) = (request.kind, request.entry_type, grant.token);
+        let row = {
+            let path = path.clone();
+            LockRow { zone, path, kind, agent, session, token, until, since, by, admin, entry_type }
+        };
         let (kernel, caller, key, id, locked) =
             (self.clone(), caller.clone(), key.clone(), grant.id, path.clone());
         let kept = move |_| async move {
@@ -270,8 +282,9 @@ impl Kernel {
             let left = between(now, row.until).min(SysLock::TTL_MAX);
             let grant = Grant { id, token: row.token };
             // Its life is over; the agent may come back and extend it by its identity.
-            let owner = Owner { agent: row.agent, life: LifeId::KERNEL, session: row.session };
-            let request = Request { kind: row.kind, ttl: left, owner, tied: false, durable: true };
+            let LockRow { kind, agent, session, by: zone, admin, entry_type, .. } = row;
+            let owner = Owner { agent, zone, admin, life: LifeId::KERNEL, session };
+            let request = Request { kind, ttl: left, owner, entry_type, tied: false, durable: true };
             if !left.is_zero() && locks.restore(&key, grant, request, between(row.since, now)) {
                 restored += 1;
             } else {
@@ -298,10 +311,16 @@ mod tests {
             token: u64::MAX,
             until: Timestamp(60),
             since: Timestamp(10),
+            by: Some(ZoneId::parse("team").unwrap()),
+            admin: true,
+            entry_type: EntryType::Dir,
         };
         assert_eq!(lock_row(&key, &encode(&row), now).unwrap(), row);
         let LockRow { zone, path, kind, agent, session, token, until, .. } = row.clone();
-        let before = encode(&LockRowBefore { zone, path, kind, agent, session, token, until });
+        let before = LockRowBefore { zone, path, kind, agent, session, token, until };
+        let row = LockRow { by: None, admin: false, entry_type: EntryType::Reg, ..row };
+        assert_eq!(lock_row(&key, &encode(&(&before, row.since)), now).unwrap(), row);
+        let before = encode(&before);
         assert_eq!(lock_row(&key, &before, now).unwrap(), LockRow { since: now, ..row });
         for broken in [&before[..before.len() - 1], &[&before[..], &[1, 1]].concat()] {
             assert!(matches!(lock_row(&key, broken, now), Err(StoreError::Corrupt { .. })), "{broken:?}");

@@ -4,7 +4,7 @@ use std::mem;
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 
-use nexus_messages::{Caller, EntryType, Event, EventKind, LockId, OpId, Timestamp};
+use nexus_messages::{Caller, Event, EventKind, LockId, OpId, Timestamp};
 use parking_lot::Mutex;
 
 use super::key::LockKey;
@@ -72,11 +72,16 @@ impl Hearing {
         }
         let Some(kernel) = self.kernel.get().and_then(Weak::upgrade) else { return Vec::new() };
         let (zone, path) = key.parts();
-        let caller = Arc::new(Caller::agent(holder.request.owner.agent.clone(), zone));
-        let mut event = Event::new(kind, path, EntryType::Reg, caller, OpId(holder.token.into()));
+        let request = &holder.request;
+        let asked_from = request.owner.zone.clone().unwrap_or_else(|| zone.clone());
+        let mut caller = Caller::agent(request.owner.agent.clone(), asked_from);
+        caller.admin = request.owner.admin;
+        let mut event =
+            Event::new(kind, path, request.entry_type, Arc::new(caller), OpId(holder.token.into()));
+        event.lock = Some(request.kind);
         // The lock's identity is not told: who knows it can release the lock.
         event.version = holder.token;
         event.at = Timestamp(kernel.env().wall());
-        kernel.announced(event).into_vec()
+        kernel.announced(&zone, event).into_vec()
     }
 }

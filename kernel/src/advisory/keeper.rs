@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use nexus_messages::syscall::{Fence, LockState, Locked, SysLock, SysUnlock, Unlocked};
-use nexus_messages::{Caller, Error, ErrorKind, LifeId, LockId, Op, Result, VPath, ZoneId};
+use nexus_messages::{Caller, EntryType, Error, ErrorKind, LifeId, LockId, Op, Result, VPath, ZoneId};
 use parking_lot::{Mutex, RwLock};
 
 use super::key::LockKey;
@@ -223,7 +223,8 @@ impl LockTable for Kept {
     ) -> BoxFuture<'a, Result<Locked>> {
         Box::pin(async move {
             let (kernel, caller) = self.ours(Op::Lock, &call.path, caller)?;
-            local::lock(&kernel, &caller, zone, call).await
+            // What is there another kernel knows.
+            local::lock(&kernel, &caller, zone, call, EntryType::Reg).await
         })
     }
 

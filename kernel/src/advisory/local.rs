@@ -5,21 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nexus_messages::syscall::{Locked, SysLock, SysUnlock, Unlocked};
-use nexus_messages::{Caller, Error, ErrorKind, LockId, Op, Result, VPath, ZoneId};
+use nexus_messages::{Caller, EntryType, Error, ErrorKind, LockId, Op, Result, VPath, ZoneId};
 
 use super::key::LockKey;
-use super::table::{Lined, Obstacle, request};
+use super::table::{Lined, Locking, Obstacle, request};
 use super::{HELD_MAX, WAITING_MAX};
 use crate::kernel::Kernel;
 use crate::semaphore::places::{Grant, Owner, Request};
 use crate::semaphore::ticket::Verdict;
 
-/// Acquires or extends; what was acquired is given back if the caller goes away before it hears of it.
-pub(super) async fn lock(
+/// Acquires or extends; what was acquired is given back if the caller goes away before it hears of it. What is there is of this type.
+pub(crate) async fn lock(
     kernel: &Arc<Kernel>,
     caller: &Arc<Caller>,
     zone: &ZoneId,
     call: &SysLock,
+    entry_type: EntryType,
 ) -> Result<Locked> {
     let path = &call.path;
     let key = LockKey::new(zone, path);
@@ -27,7 +28,7 @@ pub(super) async fn lock(
         return extend(kernel, caller, call, key, id).await;
     }
     kernel.reserve_lock_tokens(path).await?;
-    let asked = request(caller, call.kind, call.ttl, (call.tied, call.durable), call.session);
+    let asked = request(caller, call, Locking::new(caller, zone, entry_type));
     let kept = call.durable.then(|| asked.clone());
     let grant = match call.wait {
         None => kernel

@@ -25,10 +25,10 @@ pub(crate) use hearing::Hearing;
 pub(crate) use keeper::OtherTables;
 pub use keeper::{Hold, LockTable};
 pub(crate) use key::LockKey;
-pub(crate) use local::line_up;
+pub(crate) use local::{line_up, lock};
 pub(crate) use messages::Look;
 pub use table::AdvisoryLocks;
-pub(crate) use table::request;
+pub(crate) use table::{Locking, request};
 pub use view::{AdvisoryLock, AdvisoryStatistics};
 
 /// The most locks that are held at once in one part of the table: all below one top-level directory are in one.

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use nexus_actors::{Env, Ref, Stopwatch};
-use nexus_messages::syscall::{LockHolder, LockKind, LockState, LockWaiter};
-use nexus_messages::{Caller, LifeId, LockId, Result, VPath, ZoneId};
+use nexus_messages::syscall::{LockHolder, LockKind, LockState, LockWaiter, SysLock};
+use nexus_messages::{Caller, EntryType, LifeId, LockId, Result, VPath, ZoneId};
 
 use super::hearing::Hearing;
 use super::key::LockKey;
@@ -415,16 +415,30 @@ fn state<W>(place: &Place<W>, now: Moment) -> LockState {
     LockState::new(holders.collect(), waiting.collect())
 }
 
+/// What is locked, for those who hear of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Locking {
+    /// What is there; a regular file where nothing is.
+    pub(crate) entry_type: EntryType,
+    /// Whether it is in the caller's own zone.
+    pub(crate) is_own: bool,
+}
+
+impl Locking {
+    /// Of what is in `zone`.
+    #[inline]
+    pub(crate) fn new(caller: &Caller, zone: &ZoneId, entry_type: EntryType) -> Self {
+        Self { entry_type, is_own: caller.zone == *zone }
+    }
+}
+
 /// What was asked for, as the table knows it.
-pub(crate) fn request(
-    caller: &Caller,
-    kind: LockKind,
-    ttl: Duration,
-    (tied, durable): (bool, bool),
-    session: u64,
-) -> Request {
-    let owner = Owner { agent: caller.agent.clone(), life: caller.life, session };
-    Request { kind, ttl, owner, tied, durable }
+#[inline]
+pub(crate) fn request(caller: &Caller, call: &SysLock, Locking { entry_type, is_own }: Locking) -> Request {
+    let SysLock { kind, ttl, tied, durable, session, .. } = *call;
+    let (agent, zone) = (caller.agent.clone(), (!is_own).then(|| caller.zone.clone()));
+    let owner = Owner { agent, zone, admin: caller.admin, life: caller.life, session };
+    Request { kind, ttl, owner, entry_type, tied, durable }
 }
 
 /// A lock that was given and not handed over yet.

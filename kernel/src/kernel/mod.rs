@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use nexus_actors::{CallError, Env, MailboxBounds, Pool, Ref};
 use nexus_messages::{
-    Caller, ContentId, EntryType, Error, ErrorKind, Event, LifeId, Op, OpId, Result, Timestamp, VPath,
+    Caller, ContentId, EntryType, Error, ErrorKind, Event, LifeId, Op, OpId, Result, Timestamp, VPath, ZoneId,
 };
 use nexus_supervisors::{Strategy, SupSpec, SupervisorRef, Tree};
 use parking_lot::Mutex;
@@ -373,28 +373,21 @@ impl Kernel {
     ///
     /// Neither blocks nor waits: observers are told on a task of their own. What is told so is in no log, so a watch that resumes does not hear of it.
     pub fn announce(self: &Arc<Self>, event: Event) {
-        self.announced(event).into_iter().for_each(Waker::wake);
+        let zone = event.caller.zone.clone();
+        self.announced(&zone, event).into_iter().for_each(Waker::wake);
     }
 
-    /// As [`announce`](Self::announce), with those given who are to be woken: for who holds a lock, and lets go of it first.
-    pub(crate) fn announced(self: &Arc<Self>, event: Event) -> Wakers {
-        let mut wakers = Wakers::new();
+    /// As [`announce`](Self::announce), of what is at its path as `zone` sees it, with those given who are to be woken: for who holds a lock, and lets go of it first.
+    pub(crate) fn announced(self: &Arc<Self>, zone: &ZoneId, mut event: Event) -> Wakers {
         let watches = self.watches();
-        let observed = self.hooks.summary().has_observers(event.kind).then(|| event.clone());
-        if watches.anyone() {
-            // Whose paths lead nowhere nobody can watch.
-            let tree = self
-                .routes
-                .read(|routes| routes.route(&event.caller.zone, &event.path).map(|route| route.mount.tree));
-            if let Some(tree) = tree {
-                wakers = watches.announced(tree, event);
-            }
-        }
-        if let Some(event) = observed {
-            let kernel = self.clone();
+        // Whose paths lead nowhere nobody can watch.
+        let tree = self.routes.read(|routes| routes.route(zone, &event.path).map(|route| route.mount.tree));
+        if self.hooks.summary().has_observers(event.kind) {
+            event.lsn = tree.map_or(event.lsn, |tree| watches.place(tree));
+            let (kernel, event) = (self.clone(), event.clone());
             self.env.spawn("kernel.announce", async move { kernel.hooks.tell(&event).await });
         }
-        wakers
+        tree.map_or_else(Wakers::new, |tree| watches.announced(tree, event))
     }
 
     /// The permission gate.

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use nexus_actors::Env;
 use nexus_messages::syscall::{LockKind, SysLock};
-use nexus_messages::{Caller, Error, ErrorKind, LockId, NAME_MAX, Op, Result};
+use nexus_messages::{Caller, EntryType, Error, ErrorKind, LockId, NAME_MAX, Op, Result};
 use serde::{Deserialize, Serialize};
 
 use places::{Grant, Holder, Key, Obstacle, Owner, Request};
@@ -233,8 +233,9 @@ impl Semaphore {
             let why = format!("a place is held for {:?} to {:?}", SysLock::TTL_MIN, SysLock::TTL_MAX);
             return Err(self.error(ErrorKind::InvalidArgument).because(why));
         }
-        let owner = Owner { agent: self.caller.agent.clone(), life: self.caller.life, session: 0 };
-        Ok(Request { kind: LockKind::Semaphore(self.holders_max), ttl, owner, tied: false, durable: false })
+        let owner = Owner::new(self.caller.agent.clone(), self.caller.life, 0);
+        let (kind, entry_type) = (LockKind::Semaphore(self.holders_max), EntryType::Reg);
+        Ok(Request { kind, ttl, owner, entry_type, tied: false, durable: false })
     }
 
     fn error(&self, kind: ErrorKind) -> Error {

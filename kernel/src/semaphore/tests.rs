@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use nexus_messages::syscall::LockKind::{self, Exclusive, Semaphore, Shared};
-use nexus_messages::{LifeId, LockId, VPath, ZoneId};
+use nexus_messages::{EntryType, LifeId, LockId, VPath, ZoneId};
 use proptest::prelude::*;
 
 use super::places::{Grant, Moved, Owner, Places, Request, Waiter};
@@ -43,8 +43,9 @@ fn key(path: &str) -> LockKey {
 }
 
 fn request(kind: LockKind, ttl_ms: u64, life: u64) -> Request {
-    let owner = Owner { agent: format!("agent-{life}").into(), life: LifeId(life), session: 0 };
-    Request { kind, ttl: Duration::from_millis(ttl_ms), owner, tied: life > 1, durable: false }
+    let owner = Owner::new(format!("agent-{life}").into(), LifeId(life), 0);
+    let ttl = Duration::from_millis(ttl_ms);
+    Request { kind, ttl, owner, entry_type: EntryType::Reg, tied: life > 1, durable: false }
 }
 
 fn poll(waiting: &mut Waiting<'_, LockKey>) -> Option<Verdict> {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nexus_messages::syscall::{LockKind, Locked, SysLock, SysUnlock, Unlocked};
-use nexus_messages::{Caller, Error, ErrorKind, LockId, Op, Result, VPath, ZoneId};
+use nexus_messages::{Caller, EntryType, Error, ErrorKind, FileMetadata, LockId, Op, Result, VPath, ZoneId};
 
 use super::Serve;
 use super::admit::{Admissible, Which, admit, one_path};
-use crate::advisory::{LockKey, LockTable, line_up, request};
+use crate::advisory::{self, LockKey, LockTable, Locking, line_up, request};
 use crate::gate::Right;
 use crate::kernel::Kernel;
 use crate::semaphore::places::Grant;
@@ -81,8 +81,8 @@ fn not_the_kernels(op: Op, path: &VPath) -> Result<()> {
 impl Serve for SysLock {
     #[inline]
     fn warm(&mut self, kernel: &Kernel, caller: &Caller) -> Option<Locked> {
-        let key = warm_key(kernel, caller, self)?;
-        let request = request(caller, self.kind, self.ttl, (self.tied, false), self.session);
+        let (key, locking) = warm_key(kernel, caller, self)?;
+        let request = request(caller, self, locking);
         let Grant { id, token } = kernel.advisory().take(key, request)?;
         if self.tied && !kernel.lives().goes_on(caller.life) {
             // What the long way says then is the same for all.
@@ -95,9 +95,9 @@ impl Serve for SysLock {
     async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<Locked> {
         // Whoever is woken has come here with cold caches: nothing is done then but what must be.
         if let Some(wait) = self.wait
-            && let Some(key) = warm_key(kernel, caller, &self)
+            && let Some(found) = warm_key(kernel, caller, &self)
         {
-            return in_line(kernel, caller, self, key, wait).await;
+            return in_line(kernel, caller, self, found, wait).await;
         }
         Box::pin(lock(kernel, caller, self)).await
     }
@@ -124,16 +124,19 @@ impl Serve for SysUnlock {
     }
 }
 
-/// The key of what `call` locks, when it is to be held in the memory of this kernel alone, nobody is to be asked about it, and no link leads elsewhere.
+/// The key of what `call` locks, and what is there, when it is to be held in the memory of this kernel alone, nobody is to be asked about it, and no link leads elsewhere.
 #[inline]
-fn warm_key(kernel: &Kernel, caller: &Caller, call: &SysLock) -> Option<LockKey> {
+fn warm_key(kernel: &Kernel, caller: &Caller, call: &SysLock) -> Option<(LockKey, Locking)> {
     if call.durable || call.id.is_some() || !kernel.has_lock_tokens() || call.validate().is_err() {
         return None;
     }
     if kernel.other_locks().any() {
         return None;
     }
-    kernel.warm(caller, &call.path, true, |node| Some(LockKey::new(&node.metadata.zone, &call.path)))
+    kernel.warm(caller, &call.path, true, |node| {
+        let FileMetadata { zone, entry_type, .. } = &*node.metadata;
+        Some((LockKey::new(zone, &call.path), Locking::new(caller, zone, *entry_type)))
+    })
 }
 
 /// Waits in line for a lock that [`warm_key`] has a key of.
@@ -141,10 +144,10 @@ async fn in_line(
     kernel: &Kernel,
     caller: &Caller,
     call: SysLock,
-    key: LockKey,
+    (key, locking): (LockKey, Locking),
     wait: Duration,
 ) -> Result<Locked> {
-    let asked = request(caller, call.kind, call.ttl, (call.tied, false), call.session);
+    let asked = request(caller, &call, locking);
     let Grant { id, token } = line_up(kernel, caller, (&key, &call.path), asked, wait).await?;
     if call.tied && !kernel.lives().goes_on(caller.life) {
         kernel.advisory().release(&key, id);
@@ -167,13 +170,17 @@ async fn lock(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysLock) -> Resu
     let (zone, path) = (site.mount.zone.clone(), site.path.clone());
     not_the_kernels(Op::Lock, &path)?;
     let keeper = kernel.keeper(&zone);
+    let entry_type = admitted.first.node.as_ref().map_or(EntryType::Reg, |node| node.metadata.entry_type);
     let mut call = admitted.call.clone();
     let asked = mem::replace(&mut call.path, path);
     if call.wait.is_some() {
         // Whoever swaps a service that saw the call must not wait for as long as the call does.
         admitted.step_aside();
     }
-    let mut done = keeper.lock(caller, &zone, &call).await;
+    let mut done = match kernel.other_locks().of(&zone) {
+        Some(other) => other.lock(caller, &zone, &call).await,
+        None => advisory::lock(kernel, caller, &zone, &call, entry_type).await,
+    };
     if call.id.is_some() && is_elsewhere(&done, &call.path, &asked) {
         call.path = asked;
         let zone = kernel.zone_of(caller, &call.path);

@@ -267,6 +267,16 @@ impl Watches {
         wakers
     }
 
+    /// The place in the log of `tree` of what is committed nowhere and told now: the last commit that everybody was told of, or that is on disk while nobody watches.
+    pub(crate) fn place(&self, tree: TreeId) -> Lsn {
+        let mut line = self.line.lock();
+        let is_followed = self.anyone() && line.trees.get(&tree).is_some_and(|told| told.last.is_some());
+        match is_followed {
+            true => self.told_through(&mut line, tree),
+            false => self.metastore.durable_lsn(tree).unwrap_or_default(),
+        }
+    }
+
     /// Up to where in the log of `tree` everybody was told.
     pub(super) fn through(&self, tree: TreeId) -> Lsn {
         self.told_through(&mut self.line.lock(), tree)

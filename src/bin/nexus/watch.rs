@@ -108,5 +108,6 @@ fn object(event: &Event) -> Value {
         "zone": event.caller.zone,
         "op": event.op_id.to_string(),
         "at": event.at.to_string(),
+        "lock": event.lock,
     })
 }
