@@ -14,8 +14,8 @@ use nexus::dispatch::{Interceptor, Observer, OpSet, Registration};
 use nexus::service::{Declaration, Service, Setup};
 use nexus::{
     Config, EntryType, Env, Errno, ErrorKind, Event, EventKind, EventMask, Fence, HookContext, Kill,
-    LockKind, Locked, Lsn, Nexus, Op, Result, SysLock, SysStat, SysUnlock, SysWrite, Syscall, Timestamp,
-    VPath, Verdict, WatchItem,
+    LockKind, Locked, Lsn, Nexus, Op, OpId, Result, StreamSpec, SysLock, SysRead, SysStat, SysUnlock,
+    SysWrite, Syscall, Timestamp, VPath, Verdict, WatchItem,
 };
 use parking_lot::Mutex;
 
@@ -848,6 +848,111 @@ fn of_a_durable_lock_all_is_told_when_it_goes_after_a_restart() {
 }
 
 #[test]
+fn what_goes_through_a_pipe_or_into_a_stream_demands_that_its_lock_is_held() {
+    simulated(33, |_, nx| async move {
+        let (a, b) = (nx.agent("a").unwrap(), nx.agent("b").unwrap());
+        nx.make_pipe("/p", 100).await.unwrap();
+        nx.make_stream("/s", StreamSpec::new()).await.unwrap();
+        let to_pipe = |text: &'static str, lock: &Locked| SysWrite::at(path("/p"), text).fence(lock.fence());
+        let append =
+            |text: &'static str, lock: &Locked| SysWrite::at(path("/s"), text).append().fence(lock.fence());
+        let old = a.lock("/d", NOW).await.unwrap();
+        a.send(to_pipe("1", &old)).await.unwrap();
+        a.send(to_pipe("2", &old).op_id(OpId(2))).await.unwrap();
+        a.send(append("1", &old)).await.unwrap();
+        a.send(append("2", &old).op_id(OpId(3))).await.unwrap();
+        a.unlock("/d", old.id).await.unwrap();
+        for holder in [None, Some(&b)] {
+            let new = match holder {
+                Some(holder) => Some(holder.lock("/d", NOW).await.unwrap()),
+                None => None,
+            };
+            for (call, op) in [(to_pipe("late", &old), 4), (append("late", &old), 5)] {
+                let late = call.clone().op_id(OpId(op));
+                for late in [call.clone(), call.wait(SOON), late] {
+                    assert_eq!(a.send(late).await.unwrap_err().kind(), ErrorKind::Fenced);
+                }
+            }
+            // What was executed before is told what it was told, as of a file.
+            assert_eq!(a.send(to_pipe("2", &old).op_id(OpId(2))).await.unwrap().written, 1);
+            assert_eq!(a.send(append("2", &old).op_id(OpId(3))).await.unwrap().first_record, Some(1));
+            if let Some(new) = &new {
+                b.send(to_pipe("3", new)).await.unwrap();
+                b.send(append("3", new)).await.unwrap();
+            }
+        }
+        let mut messages = Vec::new();
+        while let Ok(read) = nx.send(SysRead::at(path("/p"))).await {
+            messages.push(read.data);
+        }
+        assert_eq!(messages, ["1", "2", "3"]);
+        let records = nx.send(SysRead::at(path("/s")).records_from(0)).await.unwrap().records.unwrap();
+        let records: Vec<_> = records.records.into_iter().map(|record| record.data).collect();
+        assert_eq!(records, ["1", "2", "3"]);
+    });
+}
+
+#[test]
+fn a_write_that_waits_at_a_pipe_is_done_under_its_lock_and_keeps_it_from_nobody_meanwhile() {
+    simulated(34, |env, nx| async move {
+        let (a, b) = (nx.agent("a").unwrap(), nx.agent("b").unwrap());
+        nx.make_pipe("/p", 4).await.unwrap();
+        nx.send(SysWrite::at(path("/p"), "full")).await.unwrap();
+        for op in [None, Some(OpId(7))] {
+            let lock = a.lock("/d", NOW).await.unwrap();
+            let write = |text: &'static str| {
+                let mut call = SysWrite::at(path("/p"), text).wait(SOON * 10).fence(lock.fence());
+                call.op_id = op;
+                call
+            };
+            let mut waits = Box::pin(a.send(write("kept")));
+            assert!(futures_util::poll!(&mut waits).is_pending());
+            env.sleep(SOON).await;
+            assert_eq!(nx.send(SysRead::at(path("/p"))).await.unwrap().data, "full");
+            waits.await.unwrap();
+
+            let call = write("late").op_id(OpId(8));
+            let mut waits = Box::pin(a.send(call.clone()));
+            assert!(futures_util::poll!(&mut waits).is_pending());
+            a.unlock("/d", lock.id).await.unwrap();
+            let next = b.lock("/d", NOW).await.expect("nothing is written while there is no room");
+            assert_eq!(nx.send(SysRead::at(path("/p"))).await.unwrap().data, "kept");
+            assert_eq!(waits.await.unwrap_err().kind(), ErrorKind::Fenced);
+            assert_eq!(nx.send(SysRead::at(path("/p"))).await.unwrap_err().kind(), ErrorKind::WouldBlock);
+            assert_eq!(a.send(call).await.unwrap_err().kind(), ErrorKind::Fenced, "nor is it remembered");
+            b.unlock("/d", next.id).await.unwrap();
+            nx.send(SysWrite::at(path("/p"), "full")).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn whoever_gets_a_lock_next_finds_what_was_appended_under_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let nx = blocking::connect(Config::new(folder.path())).unwrap();
+    let (a, b) = (nx.agent("a").unwrap(), nx.agent("b").unwrap());
+    nx.make_stream("/s", StreamSpec::new()).unwrap();
+    // It is opened by its first use.
+    nx.append_record("/s", "0").unwrap();
+    // A machine that lets this thread stand may have brought it to the disk by the time this looks: then again.
+    let kept = (0..100).any(|_| {
+        let lock = a.lock("/d", SOON).unwrap();
+        let mut append =
+            Box::pin(a.as_async().send(SysWrite::at(path("/s"), "x").append().fence(lock.fence())));
+        let is_pending = append.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
+        assert_eq!(nx.force_unlock("/d").unwrap().released, 1);
+        if is_pending {
+            assert_eq!(b.lock("/d", NOW).unwrap_err().kind(), ErrorKind::WouldBlock);
+            nx.env().blocking_wait(append).expect("it was begun while the lock was held");
+            b.lock("/d", NOW).expect("it is free");
+        }
+        is_pending
+    });
+    assert!(kept, "it waits for the disk");
+    nx.shutdown().unwrap();
+}
+
+#[test]
 fn a_guard_that_waited_longer_than_its_lock_lasts_is_not_lost() {
     simulated(16, |env, nx| async move {
         let (a, b) = (nx.agent("a").unwrap(), nx.agent("b").unwrap());
@@ -921,11 +1026,19 @@ fn two_kernels_that_share_a_table_of_locks_keep_each_other_out() {
         there.write("/f", "0").await.unwrap();
         let write = SysWrite::at(path("/f"), "1").fence(second.fence());
         b.send(write.clone()).await.unwrap();
+        there.make_pipe("/through", 4).await.unwrap();
+        let message = SysWrite::at(path("/through"), "full").fence(second.fence());
+        b.send(message.clone()).await.unwrap();
+        let mut waits = Box::pin(b.send(message.clone().wait(SOON)));
+        assert!(futures_util::poll!(&mut waits).is_pending());
+        there.send(SysRead::at(path("/through"))).await.unwrap();
+        waits.await.unwrap();
         let stat = b.send(SysStat::at(path("/f")).include_lock()).await.unwrap();
         assert!(stat.lock.is_none());
         b.extend("/p", second.id, Duration::from_secs(60)).await.unwrap();
         b.unlock("/p", second.id).await.unwrap();
         assert_eq!(b.send(write).await.unwrap_err().kind(), ErrorKind::Fenced);
+        assert_eq!(b.send(message).await.unwrap_err().kind(), ErrorKind::Fenced);
 
         // Who waits across both in a circle is told.
         let (on_x, on_y) = (a.lock("/x", NOW).await.unwrap(), b.lock("/y", NOW).await.unwrap());

@@ -142,6 +142,15 @@ pub(crate) struct Passing {
 }
 
 impl Passing {
+    pub(crate) fn op_id(&self) -> OpId {
+        self.op_id
+    }
+
+    /// Whether another call of the operation is under way, of which `own` calls that began are this one. Not, when they are too many to be kept track of.
+    pub(crate) fn is_again(&self, own: usize) -> bool {
+        self.underway.calls.get(&self.op_id).is_some_and(|call| call.times > own)
+    }
+
     /// The operation ended so. One that may have been executed is remembered as in doubt, and its error says which it was.
     pub(crate) fn ends<T>(self, done: nexus_messages::Result<T>) -> nexus_messages::Result<T> {
         done.map_err(|error| match error.executed() {
@@ -184,7 +193,9 @@ mod tests {
     fn an_operation_is_under_way_until_its_last_call_ends() {
         let underway = Arc::new(Underway::default());
         let (first, second) = (begin(&underway, 7), begin(&underway, 7));
+        assert!(second.is_again(1) && !second.is_again(2));
         drop(first);
+        assert!(!second.is_again(1));
         assert!(matches!(underway.look(OpId(7)), Known::UnderWay(_)));
         assert!(matches!(underway.look(OpId(8)), Known::Nothing));
         drop(second);

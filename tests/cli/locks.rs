@@ -121,16 +121,25 @@ fn what_a_command_runs_elsewhere_works_on_the_same_folder() {
 fn what_is_fenced_is_changed_while_the_lock_is_held_and_not_after() {
     let nexus = Nexus::new();
     let _serving = Serving::start(&nexus, &["serve"]);
+    nexus.good("pipe make /p");
+    nexus.good("stream make /s");
     let inner = format!(
-        "echo 1 | {NEXUS} write /f --fenced && echo 2 | {NEXUS} append /f --fenced && {NEXUS} edit /f --old 1 --new 3 --fenced
+        "{NEXUS} pipe write /p kept --fenced && {NEXUS} stream append /s kept --fenced
+         echo 1 | {NEXUS} write /f --fenced && echo 2 | {NEXUS} append /f --fenced && {NEXUS} edit /f --old 1 --new 3 --fenced
          {NEXUS} unlock --force /a
          for late in 'write /f' 'append /f' 'edit /f --old 3 --new 4' 'mkdir /late' 'rm /f' 'mv /f /late'; do
              echo late | {NEXUS} $late --fenced && echo \"$late was not refused\"
-         done"
+         done
+         {NEXUS} pipe write /p late --fenced; {NEXUS} stream append /s late --fenced"
     );
     let ran = nexus.run_args(["lock", "/a", "--", "sh", "-c", &inner]);
-    assert_eq!((&*ran.out, ran.err.matches("(EFENCED)").count()), ("", 6), "{ran:?}");
-    assert_eq!((&*nexus.good("cat /f"), &*nexus.good("ls /")), ("3\n2\n", "f\n"));
+    assert_eq!((&*ran.out, ran.err.matches("(EFENCED)").count()), ("", 8), "{ran:?}");
+    assert_eq!((&*nexus.good("cat /f"), &*nexus.good("ls /")), ("3\n2\n", "f\np\ns\n"));
+    assert_eq!((&*nexus.good("pipe read /p"), &*nexus.good("stream read /s")), ("kept\n", "kept\n"));
+    assert_eq!(nexus.run("pipe read /p").status, 1);
+    let no_stream =
+        nexus.run_args(["lock", "/a", "--", "sh", "-c", &format!("{NEXUS} stream append /f x --fenced")]);
+    assert!(no_stream.err.contains("it is no stream"), "{no_stream:?}");
     let refused = nexus.feed("write /f --fenced", "x");
     assert!(refused.status == 1 && refused.err.contains("do not name a lock (EINVAL)"), "{refused:?}");
 }

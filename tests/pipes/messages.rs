@@ -94,7 +94,7 @@ fn what_makes_no_sense_for_a_pipe_is_refused_and_takes_nothing() {
     refused(nx.send(write().create_exclusive()), Errno::EEXIST);
     let mut fenced = write();
     fenced.fence = Some(nexus::Fence::new(at.clone(), 1));
-    refused(nx.send(fenced), Errno::EINVAL);
+    refused(nx.send(fenced), Errno::EFENCED);
     refused(nx.send(write().strong()), Errno::EOPNOTSUPP);
     refused(nx.write_stream(&at, [Ok("lost".into())]), Errno::EOPNOTSUPP);
     refused(nx.stream(&at).map(drop), Errno::EOPNOTSUPP);

@@ -74,6 +74,17 @@ impl Once {
     }
 }
 
+impl Once {
+    /// How many bytes the write of this identity has written, if it was executed; none while one is under way.
+    pub(super) fn executed(&self, op: OpId) -> Option<Option<u64>> {
+        match self.state.lock().known.get(&op) {
+            Some(Some(length)) => Some(Some(*length)),
+            Some(None) => None,
+            None => Some(None),
+        }
+    }
+}
+
 impl Writing<'_> {
     /// It has written so many bytes.
     pub(super) fn executed(mut self, length: u64) {

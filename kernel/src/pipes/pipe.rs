@@ -495,6 +495,11 @@ impl Pipe {
         Ok(length)
     }
 
+    /// How many bytes the write of this identity wrote, if it was executed and is among those that are remembered.
+    pub(crate) fn wrote(&self, op: OpId) -> Result<Option<u64>, Refusal> {
+        self.once.executed(op).ok_or(Refusal::UnderWay)
+    }
+
     /// What a message weighs, if it may be written at all; nothing for one that is empty.
     #[inline]
     fn weigh(&self, message: &Bytes) -> Result<Option<u32>, Refusal> {

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use nexus_messages::syscall::Fence;
 use nexus_messages::{
-    Caller, Consistency, Durability, Error, ErrorKind, Event, Message, OpId, Receipt, Result, Timestamp,
+    Caller, Consistency, Durability, Error, ErrorKind, Event, Message, Op, OpId, Receipt, Result, Timestamp,
+    VPath,
 };
 
 use super::admit::{Admissible, Admitted, Which, admit_straight, admit_streamed, allow, announce, pass};
@@ -351,7 +352,8 @@ async fn attempt<M: Mutation>(
             return done.map(Done::Before);
         }
         // Kept until it is committed: whoever gets that lock next finds it done.
-        let _fence = fenced(kernel, intent, &admitted.first.site, admitted.call.fence()).await?;
+        let _fence =
+            fenced(kernel, &intent.caller, (M::OP, &admitted.first.site.path), admitted.call.fence()).await?;
         let stopped = if are_served(kernel, intent, admitted) {
             let run = async {
                 if kernel.gate().is_guarded() {
@@ -392,15 +394,15 @@ async fn attempt<M: Mutation>(
     Err(error.because(format!("it changed under the call {ATTEMPTS_MAX} times in a row")))
 }
 
-/// Lets a change of `site` pass that is made under a lock, when that is held.
+/// Lets a change pass that is made under a lock, when that is held.
 pub(super) async fn fenced(
     kernel: &Arc<Kernel>,
-    intent: &Intent,
-    site: &Site,
+    caller: &Caller,
+    (op, at): (Op, &VPath),
     fence: Option<&Fence>,
 ) -> Result<Option<Hold>> {
     let Some(fence) = fence else { return Ok(None) };
-    let zone = &intent.caller.zone;
+    let zone = &caller.zone;
     // A lock is filed in the zone of the mount at its path.
     let routed = kernel
         .routes()
@@ -408,7 +410,7 @@ pub(super) async fn fenced(
     let held = kernel.hold_lock(routed.as_ref().unwrap_or(zone), fence).await?;
     held.map(Some).ok_or_else(|| {
         let Fence { path, token, .. } = fence;
-        let error = Error::new(intent.op, &site.path, ErrorKind::Fenced);
+        let error = Error::new(op, at, ErrorKind::Fenced);
         error.because(format!("the lock on {path} with the token {token} is not held, or not any more"))
     })
 }

@@ -4,14 +4,17 @@
 //! stands there, a path that was followed to a pipe once is looked up in the table of pipes alone.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::mem;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use nexus_messages::syscall::{
-    ByteRange, CommittedOp, Create, Extent, IoProfile, Place, Precondition, ReadData, SysRead, SysWrite,
-    WhichPipe, Written,
+    ByteRange, CommittedOp, Create, Extent, Fence, IoProfile, Place, Precondition, ReadData, SysRead,
+    SysWrite, WhichPipe, Written,
 };
 use nexus_messages::{
     Caller, Consistency, Durability, EntryType, Error, ErrorKind, FileMetadata, Lsn, Op, OpId, Receipt,
@@ -22,6 +25,7 @@ use nexus_actors::SharedKind;
 
 use super::admit::{Admissible, pass, resolve};
 use super::locate::Located;
+use super::mutate::fenced;
 use super::read::{content_at_hand, take};
 use super::span;
 use crate::kernel::{Kernel, call_kind};
@@ -143,12 +147,12 @@ pub(super) fn read_warm(kernel: &Kernel, caller: &Caller, call: &SysRead) -> Opt
 /// Writes a message to a pipe that is at hand. None: there is no room, or it is another call, which is as it was.
 #[inline]
 pub(super) fn write_warm(kernel: &Kernel, caller: &Caller, call: &mut SysWrite) -> Option<Written> {
-    if !kernel.pipes().may_know(&call.path) || call.op_id.is_some() {
+    if !kernel.pipes().may_know(&call.path) || call.op_id.is_some() || call.fence.is_some() {
         return None;
     }
     let [place] = &mut call.data[..] else { return None };
     let length = place.len();
-    let message = std::mem::take(place);
+    let message = mem::take(place);
     let mut message = Some(message);
     let mut full = None;
     let mut done = known(kernel, caller, SysWrite::OP, &call.path, |known| {
@@ -279,9 +283,6 @@ fn check_write(path: &VPath, call: &SysWrite) -> Result<()> {
     if call.precondition != Precondition::None {
         return fail(ErrorKind::InvalidArgument, "a pipe has no version to expect");
     }
-    if call.fence.is_some() {
-        return fail(ErrorKind::InvalidArgument, "a write to a pipe asks for no lock");
-    }
     if call.consistency == Some(Consistency::Strong) {
         return fail(ErrorKind::NotSupported, "nothing in a pipe outlives the process");
     }
@@ -326,22 +327,63 @@ pub(super) async fn read(
     Ok((ReadData::new(message, metadata), given))
 }
 
-/// Writes one message.
+/// Writes one message; under the lock of its fence, if it has one.
 pub(super) async fn write(
-    kernel: &Kernel,
+    kernel: &Arc<Kernel>,
     caller: &Arc<Caller>,
     ready: Ready,
     call: &SysWrite,
 ) -> Result<Written> {
     check_write(&call.path, call)?;
     let Ready { pipe, metadata } = ready;
+    let length = match &call.fence {
+        None => place(kernel, caller, &pipe, call).await,
+        Some(fence) => {
+            let done = under(kernel, caller, (call, fence), place(kernel, caller, &pipe, call)).await;
+            done.unwrap_or_else(|stale| before(&pipe, call)?.ok_or(stale))
+        }
+    };
+    Ok(written(call.op_id, length?, metadata))
+}
+
+/// Does what places a message under a lock that is looked at before each attempt, and kept from others meanwhile: whoever gets it next finds the message placed, or it
+/// never is. While there is no room the lock is kept from nobody. The outer error: the lock is not held, and nothing was written.
+async fn under(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    (call, fence): (&SysWrite, &Fence),
+    placing: impl Future<Output = Result<u64>>,
+) -> Result<Result<u64>> {
+    let mut placing = pin!(placing);
+    loop {
+        let held = fenced(kernel, caller, (SysWrite::OP, &call.path), Some(fence)).await?;
+        let attempt = poll_fn(|cx| Poll::Ready(placing.as_mut().poll(cx))).await;
+        drop(held);
+        if let Poll::Ready(done) = attempt {
+            return Ok(done);
+        }
+        // Until that attempt is told to come again.
+        let mut is_told = false;
+        poll_fn(|_| if mem::replace(&mut is_told, true) { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+}
+
+/// How many bytes a write of this identity wrote, if it was executed.
+fn before(pipe: &Pipe, call: &SysWrite) -> Result<Option<u64>> {
+    let before = call.op_id.map_or(Ok(None), |op| pipe.wrote(op));
+    before.map_err(|refusal| refused(SysWrite::OP, &call.path, &refusal))
+}
+
+/// Places the message of a write, and tells its length.
+async fn place(kernel: &Kernel, caller: &Arc<Caller>, pipe: &Pipe, call: &SysWrite) -> Result<u64> {
     let message = match &call.data[..] {
         [] => Bytes::new(),
         [one] => one.clone(),
         several => several.concat().into(),
     };
     let length = message.len() as u64;
-    let end = end_of(&pipe, call.pipe).map_err(|refusal| refused(SysWrite::OP, &call.path, &refusal))?;
+    let failed = |refusal| refused(SysWrite::OP, &call.path, &refusal);
+    let end = end_of(pipe, call.pipe).map_err(failed)?;
     let end = end.as_deref();
     let done = match (call.op_id, call.wait) {
         (Some(op), wait) => {
@@ -359,8 +401,7 @@ pub(super) async fn write(
         (None, None) => pipe.try_write(message).map_err(|(refusal, _)| refusal).map(|()| length),
         (None, Some(wait)) => while_open(end, pipe.write(kernel.env(), message, wait)).await.map(|()| length),
     };
-    let length = done.map_err(|refusal| refused(SysWrite::OP, &call.path, &refusal))?;
-    Ok(written(call.op_id, length, metadata))
+    done.map_err(failed)
 }
 
 /// What is at `path`, opened, when it is in memory that processes share, and the caller may read it, or write to it.

@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use nexus_messages::syscall::{
-    CommittedOp, Create, Extent, Place, Precondition, ReadData, Record, Records, SysRead, SysWrite, Written,
+    CommittedOp, Create, Extent, Fence, Place, Precondition, ReadData, Record, Records, SysRead, SysWrite,
+    Written,
 };
 use nexus_messages::{
     Caller, Consistency, Durability, EntryType, Error, ErrorKind, FileMetadata, Lsn, Op, OpId, Receipt,
@@ -13,12 +14,18 @@ use nexus_messages::{
 };
 
 use super::locate::Located;
+use super::mutate::fenced;
+use crate::advisory::Hold;
 use crate::content;
 use crate::hal::{Append, ReadBounds};
 use crate::kernel::Kernel;
 use crate::owned::Owned;
 use crate::streams::{Age, Refusal, Stream};
 use crate::sys;
+use crate::underway::Passing;
+
+/// How often an append with an identity is under way: as each change, and as this one.
+const BEGUN: usize = 2;
 
 /// Whether what was located is a stream of ours: one on a path-addressed mount would be the host's.
 pub(super) fn is_there(located: &Located) -> bool {
@@ -95,18 +102,15 @@ fn check_write(call: &SysWrite, is_durable: bool) -> Result<()> {
     if call.precondition != Precondition::None {
         return fail(ErrorKind::InvalidArgument, "a stream has no version to expect");
     }
-    if call.fence.is_some() {
-        return fail(ErrorKind::InvalidArgument, "an append to a stream asks for no lock");
-    }
     if call.consistency == Some(Consistency::Strong) && !is_durable {
         return fail(ErrorKind::NotSupported, "nothing in this stream outlives the process");
     }
     Ok(())
 }
 
-/// Appends the buffers as records.
+/// Appends the buffers as records; under the lock of its fence, if it has one.
 pub(super) async fn write(
-    kernel: &Kernel,
+    kernel: &Arc<Kernel>,
     caller: &Arc<Caller>,
     ready: Ready,
     call: &SysWrite,
@@ -124,9 +128,15 @@ pub(super) async fn write(
     let (table, actor) = (kernel.streams().clone(), kernel.streams_actor().clone());
     let (underway, caller, path) = (kernel.underway().clone(), caller.clone(), call.path.clone());
     let passing = call.op_id.map(|op_id| underway.begin(op_id, &caller, SysWrite::OP, &path));
+    let fence = call.fence.clone().map(|fence| (kernel.clone(), fence));
     // Also when the caller goes away meanwhile: who waits has to hear of what is there, and who asks what became of it, too.
     let appended = Owned::from_start(kernel.env(), "streams.append", async move {
         let at = append.at;
+        // Kept until the records are there: whoever gets that lock next finds them.
+        let _held = match fence {
+            None => None,
+            Some((kernel, fence)) => held(&kernel, (&caller, &path), &fence, passing.as_ref()).await?,
+        };
         let appended = stream.append(append).await.map_err(|refusal| refused(SysWrite::OP, &path, &refusal));
         if appended.is_ok() && table.note_age(&stream, at) {
             // One that has ended is followed by one that looks before all else.
@@ -142,4 +152,28 @@ pub(super) async fn write(
     let mut written = Written::new(length, Some(metadata.size), metadata, receipt);
     (written.places, written.first_record) = (records, Some(appended.first));
     Ok(written)
+}
+
+/// Keeps a lock from others for an append under it. None of an append that was executed before: sent again, it is told where its records are, whoever has the lock by now.
+async fn held(
+    kernel: &Arc<Kernel>,
+    (caller, path): (&Arc<Caller>, &VPath),
+    fence: &Fence,
+    passing: Option<&Passing>,
+) -> Result<Option<Hold>> {
+    let stale = match fenced(kernel, caller, (SysWrite::OP, path), Some(fence)).await {
+        Ok(held) => return Ok(held),
+        Err(stale) => stale,
+    };
+    let Some(passing) = passing else { return Err(stale) };
+    // First who is under way: what ends in between is found among what was executed.
+    let is_again = passing.is_again(BEGUN);
+    match kernel.underway().elsewhere(passing.op_id()) {
+        Ok(_) => Ok(None),
+        Err(_) if is_again => {
+            let error = Error::new(SysWrite::OP, path, ErrorKind::Busy);
+            Err(error.because("an append of the same identity is under way"))
+        }
+        Err(_) => Err(stale),
+    }
 }

@@ -266,10 +266,12 @@ async fn attempt(
         if let Some(receipt) = before(kernel, intent, &together).await? {
             return Ok(Done::Before(Transacted::before(receipt)));
         }
-        let fence = fenced(kernel, intent, &together, admission.fence.as_ref()).await?;
+        let fence =
+            fenced(kernel, &intent.caller, (intent.op, &together.path), admission.fence.as_ref()).await?;
         let mut fences: Vec<Hold> = fence.into_iter().collect();
         for (index, item) in items.iter().enumerate() {
-            let fence = fenced(kernel, intent, &item.first().site, item.fence()).await;
+            let at = (intent.op, &item.first().site.path);
+            let fence = fenced(kernel, &intent.caller, at, item.fence()).await;
             fences.extend(fence.map_err(|error| error.at_item(index))?);
         }
         let zone = &intent.caller.zone;

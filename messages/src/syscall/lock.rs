@@ -71,7 +71,8 @@ pub struct Locked {
     pub ttl: Duration,
 }
 
-/// The lock under which something is written: it is written while that lock is held, or not at all.
+/// The lock under which something is written: it is written while that lock is held, or not at all. Whoever gets the lock next finds the file changed, the record appended,
+/// the message in its pipe or read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Fence {

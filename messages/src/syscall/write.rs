@@ -48,7 +48,8 @@ pub struct SysWrite {
     pub op_id: Option<OpId>,
     /// When it is acknowledged; none: as the mount does.
     pub consistency: Option<Consistency>,
-    /// The lock under which it is made; none: no lock is asked for.
+    /// The lock under which it is made, or placed in a pipe or a stream; none: no lock is asked for. A write that waits for room looks before each attempt whether the lock is
+    /// held, and keeps it from nobody while there is none.
     pub fence: Option<Fence>,
     /// For how long to wait for room in a pipe; none for not at all. Of no matter for a file.
     pub wait: Option<Duration>,

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::args::{PipeArgs, PipeCommand, PipeKind, PipeMakeArgs, PipeReadArgs, PipeWriteArgs};
 use crate::failure::{Failure, Outcome};
-use crate::session::{Session, path};
+use crate::session::{Session, fence, path};
 use crate::signals::{ENDING, Signals};
 
 pub(crate) async fn pipe(session: &Session, args: PipeArgs) -> Outcome {
@@ -89,6 +89,7 @@ async fn write(session: &Session, args: PipeWriteArgs) -> Outcome {
     }
     let mut call = SysWrite::at(&at, message).to_pipe(WhichPipe::Any);
     call.wait = args.wait.map(Into::into);
+    call.fence = fence(Op::Write, &at, &args.fence)?;
     let done = session.nx.send(call).await?;
     session.out.quiet(&json!({ "path": at, "written": done.written }))
 }

@@ -7,14 +7,14 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use nexus::syscall::{IoProfile, Record, RecordRange, StreamSpec, StreamStart};
-use nexus::{Op, StreamReader};
+use nexus::{Bytes, EntryType, Error, ErrorKind, Fence, Op, StreamReader, SysWrite, VPath};
 use serde_json::{Value, json};
 
 use crate::args::{StreamAppendArgs, StreamArgs, StreamCommand, StreamKind, StreamMakeArgs};
 use crate::args::{StreamReadArgs, StreamTailArgs};
 use crate::failure::{Failure, Outcome, Status};
 use crate::group;
-use crate::session::{Session, path};
+use crate::session::{Session, fence, path};
 
 /// How long one call of `tail -f` waits; then the next one does.
 const FOLLOW_WAIT: Duration = Duration::from_secs(60);
@@ -57,9 +57,27 @@ async fn append(session: &Session, args: StreamAppendArgs) -> Outcome {
         records.push(record.into());
     }
     let count = records.len();
-    let first = session.nx.append_records(&at, records).await;
+    let first = match fence(Op::Append, &at, &args.fence)? {
+        None => session.nx.append_records(&at, records).await,
+        Some(fence) => append_under(session, &at, records, fence).await,
+    };
     let first = first.map_err(|error| error.during(Op::Append))?;
     session.out.quiet(&json!({ "path": at, "first": first, "count": count }))
+}
+
+/// As [`Nexus::append_records`](nexus::Nexus::append_records), while the lock of `fence` is held.
+async fn append_under(
+    session: &Session,
+    at: &VPath,
+    records: Vec<Bytes>,
+    fence: Fence,
+) -> nexus::Result<u64> {
+    let other = || Error::new(Op::Write, at, ErrorKind::NotSupported).because("it is no stream");
+    if session.nx.stat(at).await?.entry_type != EntryType::Stream {
+        return Err(other());
+    }
+    let done = session.nx.send(SysWrite::vectored(at, records).append().fence(fence)).await?;
+    done.first_record.ok_or_else(other)
 }
 
 async fn read(session: &Session, args: StreamReadArgs) -> Outcome {

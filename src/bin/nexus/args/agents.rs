@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use nexus::EventKind;
 
+use super::files::FenceArgs;
 use crate::when::duration;
 
 /// Hold a lock on a path while a command runs, as flock does, or until it is unlocked
@@ -141,6 +142,8 @@ pub(crate) struct PipeWriteArgs {
     /// Wait for room, at most for so long, such as 500ms or 2m
     #[arg(long, value_name = "DURATION")]
     pub(crate) wait: Option<humantime::Duration>,
+    #[command(flatten)]
+    pub(crate) fence: FenceArgs,
 }
 
 /// Keep records that any number of readers read, from any offset
@@ -205,6 +208,8 @@ pub(crate) struct StreamAppendArgs {
     pub(crate) path: String,
     /// The records; all of standard input as one when none is given
     pub(crate) records: Vec<String>,
+    #[command(flatten)]
+    pub(crate) fence: FenceArgs,
 }
 
 /// Print records of a stream, each with a line end
