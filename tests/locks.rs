@@ -704,6 +704,31 @@ fn what_a_service_has_locked_goes_with_the_version_of_it() {
 }
 
 #[test]
+fn what_a_service_has_locked_goes_when_it_crashes_and_its_next_incarnation_has_it() {
+    simulated(18, |env, nx| async move {
+        nx.write("/s", "").await.unwrap();
+        nx.register::<Holding>("holding", "/s".to_owned()).await.unwrap();
+        let token = async || {
+            let stat = nx.send(SysStat::at(path("/s")).include_lock()).await.unwrap();
+            stat.lock.as_ref().map(|lock| lock.holders[0].token)
+        };
+        let mut held = token().await.expect("it is locked");
+        for how in [Kill::Panic, Kill::Error] {
+            assert!(nx.kill("nexus/services/holding@1", how).await.unwrap());
+            let next = async {
+                loop {
+                    match token().await {
+                        Some(next) if next > held => return next,
+                        _ => env.sleep(Duration::from_millis(10)).await,
+                    }
+                }
+            };
+            held = env.timeout(SOON, next).await.expect("it is free for who comes back");
+        }
+    });
+}
+
+#[test]
 fn watchers_hear_of_locks_that_are_given_handed_over_and_lost_in_their_order() {
     simulated(15, |env, nx| async move {
         let (a, b) = (nx.agent("a").unwrap(), nx.agent("b").unwrap());

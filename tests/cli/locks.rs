@@ -50,6 +50,27 @@ fn a_lock_without_a_command_stays_until_it_is_released() {
 }
 
 #[test]
+fn a_lock_may_be_shared_or_have_so_many_places() {
+    let nexus = Nexus::new();
+    for call in
+        ["lock -n /a --shared", "lock -n /a --shared", "lock -n /b --places 2", "lock -n /b --places 2"]
+    {
+        nexus.good(call);
+    }
+    for call in ["lock -n /a", "lock -n /b --places 2", "lock -n /b --places 3", "lock -n /b --shared"] {
+        let refused = nexus.run(call);
+        assert!(refused.status == 1 && refused.err.contains("would have to wait"), "{call}: {refused:?}");
+    }
+    let listed = nexus.good("locks");
+    for (kind, held) in [("/a\tshared\t", 2), ("/b\tone of 2\t", 2)] {
+        assert_eq!(listed.matches(kind).count(), held, "{listed}");
+    }
+    assert!(nexus.good("--json unlock --force /a").contains("\"released\":2"));
+    nexus.good("lock -n /a");
+    assert!(nexus.good("locks /a").contains("\texclusive\t"));
+}
+
+#[test]
 fn a_lock_is_held_while_a_command_runs_which_is_told_of_it_and_gives_the_exit_status() {
     let nexus = Nexus::new();
     let ran =

@@ -1,6 +1,7 @@
 //! Hooks and the permission gate, through the front door: what they may do, in which order, and what they may not.
 
 mod breaking;
+mod latency;
 mod observers;
 mod order;
 
