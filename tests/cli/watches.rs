@@ -164,6 +164,23 @@ fn who_counts_is_told_all_of_a_transaction_and_goes_on_behind_it() {
     assert_eq!((refused.status, &*refused.out), (1, ""), "{refused:?}");
 }
 
+/// Found by a user of the command: the cursor stands where the log does, and reaches the place of such an event with the next commit.
+#[test]
+fn who_counts_what_is_in_no_log_ends_with_it() {
+    const WAIT: Duration = Duration::from_secs(60);
+    let nexus = Nexus::new();
+    let owner = owner(&nexus);
+    let lock = owner.lock("/l", Duration::ZERO).expect("it is free");
+    let began = owner.env().now();
+    let child = begun(&nexus, &owner, &["/l", "--mask", "unlock", "--count", "1", "--wait", "60s"]);
+    owner.unlock("/l", lock.id).expect("it is held");
+    let ended = child.wait_with_output().expect("it ends");
+    let text = String::from_utf8_lossy(&ended.stdout).into_owned();
+    assert_eq!((ended.status.code(), text.lines().count()), (Some(0), 1), "{text}");
+    assert!(owner.env().now() - began < WAIT, "it waited for more");
+    owner.shutdown().expect("it ends");
+}
+
 /// All of a line but its time.
 fn told(line: &str) -> String {
     let mut words: Vec<_> = line.split(' ').collect();

@@ -47,7 +47,8 @@ pub(crate) async fn watch(session: &Session, args: WatchArgs) -> Outcome {
         match item {
             Some(Ok(WatchItem::Event(event))) => {
                 left = left.map(|left| left.saturating_sub(1));
-                last = Some(event.lsn);
+                // What is in no log is of no commit.
+                last = event.kind.is_logged().then_some(event.lsn).or(last);
                 session.out.either(&object(&event), line(&event))?;
                 // Who reads is to see it now.
                 session.out.flush()?;
