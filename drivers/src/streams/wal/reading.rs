@@ -76,7 +76,8 @@ impl Opened {
             item.entry.records().is_some_and(|(of, first, _)| of == stream && first == extent.first)
                 && item.entry.lengths().len() == extent.count as usize
         };
-        let found = items.into_iter().find(is_it);
+        // The last one: what a frame carries over of a stream that was removed and made again has its first life before it.
+        let found = items.into_iter().rfind(is_it);
         found.ok_or_else(|| self.corrupt(extent, stream, "a frame of other records".into()))
     }
 
