@@ -35,9 +35,41 @@ const PLACE_EVERY: Duration = Duration::from_millis(50);
 
 /// A place in the line before a data folder. It is left when this is dropped.
 pub(crate) struct Line {
-    holder: PathBuf,
-    // Held, and given up with it.
+    wait: Wait,
+    // Held, and given up with it. Where there can be no such file, there is no line.
     _first: Option<File>,
+}
+
+impl Line {
+    /// Waits to be the first; for no longer than it is worth it.
+    pub(crate) async fn join(data: &Path) -> Self {
+        let mut wait = Wait { holder: data.join(HOLDER), waiting: None, is_over: false };
+        let opened = OpenOptions::new().write(true).create(true).truncate(false).open(data.join(LINE));
+        let first = match opened.map(|file| (file.try_lock(), file)) {
+            Ok((Ok(()), file)) => Some(file),
+            Ok((Err(TryLockError::WouldBlock), file)) => wait.stand(file).await,
+            Ok((Err(TryLockError::Error(_)), _)) | Err(_) => None,
+        };
+        Self { wait, _first: first }
+    }
+
+    /// Whether the folder changes hands, and this has not taken too long.
+    pub(crate) fn is_worth_waiting_in(&mut self) -> bool {
+        self.wait.is_worth_it()
+    }
+
+    /// Waits until it is worth another look at the folder.
+    pub(crate) async fn wait(&mut self) {
+        match self.wait.waiting() {
+            Some(waiting) => waiting.env.clone().sleep(LOOK_EVERY).await,
+            None => self.wait.is_over = true,
+        }
+    }
+}
+
+/// The wait for a folder that others have.
+struct Wait {
+    holder: PathBuf,
     waiting: Option<Waiting>,
     /// Whether this process has no time to wait.
     is_over: bool,
@@ -52,20 +84,7 @@ struct Waiting {
     held: Instant,
 }
 
-impl Line {
-    /// Waits to be the first; for no longer than it is worth it. Where there can be no such file, there is no line.
-    pub(crate) async fn join(data: &Path) -> Self {
-        let mut line = Self { holder: data.join(HOLDER), _first: None, waiting: None, is_over: false };
-        let opened = OpenOptions::new().write(true).create(true).truncate(false).open(data.join(LINE));
-        let Ok(file) = opened else { return line };
-        match file.try_lock() {
-            Ok(()) => line._first = Some(file),
-            Err(TryLockError::WouldBlock) => line._first = line.stand(file).await,
-            Err(TryLockError::Error(_)) => {}
-        }
-        line
-    }
-
+impl Wait {
     async fn stand(&mut self, file: File) -> Option<File> {
         let env = self.waiting()?.env.clone();
         let pool = env.pool("line", 1, 1);
@@ -74,15 +93,14 @@ impl Line {
             match env.timeout(HOLDER_EVERY, &mut first).await {
                 Ok(first) => return first.ok()?.ok(),
                 // Who gives up leaves a thread in line, which ends with this process.
-                Err(_) if !self.is_worth_waiting_in() => return None,
+                Err(_) if !self.is_worth_it() => return None,
                 Err(_) => {}
             }
         }
     }
 
-    /// Whether the folder changes hands, and this has not taken too long.
-    pub(crate) fn is_worth_waiting_in(&mut self) -> bool {
-        let taken = fs::metadata(&self.holder).and_then(|holder| holder.modified()).ok();
+    fn is_worth_it(&mut self) -> bool {
+        let taken = self.taken();
         let Some(waiting) = &mut self.waiting else { return !self.is_over };
         let now = waiting.env.now();
         if waiting.taken != taken {
@@ -91,23 +109,18 @@ impl Line {
         now.duration_since(waiting.held) <= TURN_WITHIN && now.duration_since(waiting.since) <= LINE_WITHIN
     }
 
-    /// Waits until it is worth another look at the folder.
-    pub(crate) async fn wait(&mut self) {
-        if let Some(waiting) = self.waiting() {
-            waiting.env.clone().sleep(LOOK_EVERY).await;
-        } else {
-            self.is_over = true;
-        }
-    }
-
     fn waiting(&mut self) -> Option<&Waiting> {
         if self.waiting.is_none() {
-            let taken = fs::metadata(&self.holder).and_then(|holder| holder.modified()).ok();
             let env = environment().ok()?;
             let now = env.now();
-            self.waiting = Some(Waiting { env, since: now, taken, held: now });
+            self.waiting = Some(Waiting { env, since: now, taken: self.taken(), held: now });
         }
         self.waiting.as_ref()
+    }
+
+    /// When the folder was taken last.
+    fn taken(&self) -> Option<SystemTime> {
+        fs::metadata(&self.holder).and_then(|holder| holder.modified()).ok()
     }
 }
 
@@ -185,13 +198,14 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let mut line = block_on(Line::join(data.path()));
         assert!(line.is_worth_waiting_in(), "nobody has it yet");
-        let env = line.waiting().unwrap().env.clone();
+        let env = line.wait.waiting().unwrap().env.clone();
         let long_ago = env.now().checked_sub(TURN_WITHIN + HOLDER_EVERY).unwrap();
-        line.waiting.as_mut().unwrap().held = long_ago;
+        line.wait.waiting.as_mut().unwrap().held = long_ago;
         assert!(!line.is_worth_waiting_in(), "one has it for too long");
         fs::write(data.path().join(HOLDER), "").unwrap();
         assert!(line.is_worth_waiting_in(), "another one has it now");
-        line.waiting.as_mut().unwrap().since = env.now().checked_sub(LINE_WITHIN + HOLDER_EVERY).unwrap();
+        line.wait.waiting.as_mut().unwrap().since =
+            env.now().checked_sub(LINE_WITHIN + HOLDER_EVERY).unwrap();
         assert!(!line.is_worth_waiting_in(), "there is an end to it");
     }
 }
