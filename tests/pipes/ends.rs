@@ -1,7 +1,6 @@
 //! Ends: the end of a pipe without writers, EPIPE without readers, and the lives that ends are tied to.
 
 use std::sync::Arc;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Wake, Waker};
 
@@ -125,9 +124,10 @@ fn each_kind(check: impl Fn(&blocking::Nexus, &VPath)) {
     for kind in [IoProfile::Memory, IoProfile::Shared] {
         for hooked in [false, true] {
             let (nx, at) = (boot(), path("/p"));
-            nx.make_pipe_with(&at, PipeSpec::new(4).io_profile(kind)).unwrap();
+            nx.make_pipe_with(&at, PipeSpec::new(4).io_profile(kind)).expect("there is room");
             if hooked {
-                nx.register_hook(Registration::interceptor("sees", Arc::new(Sees))).unwrap();
+                let hook = Registration::interceptor("sees", Arc::new(Sees));
+                nx.register_hook(hook).expect("it is the administrator's handle");
             }
             check(&nx, &at);
         }
