@@ -32,6 +32,7 @@ pub(crate) use tokens::Tokens;
 pub(crate) use waiting::Waiting;
 pub(crate) use waits::Wait;
 use woken::Woken;
+pub(crate) use woken::{BRIEF_BELOW, Bid};
 
 use crate::locks::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 
@@ -44,18 +45,6 @@ const _: () = assert!(PARTS.is_power_of_two());
 
 /// Within what whoever lines up is looked after: it may be one of those who wait for each other.
 pub(crate) const LOOKED_AFTER_WITHIN: Duration = Duration::from_millis(20);
-
-/// What is held for less than this ends before somebody would look at all that is held: its end is told.
-pub(crate) const BRIEF_BELOW: Duration = Duration::from_secs(1);
-
-/// What the bell is rung for.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Bid {
-    /// Somebody waits, and is to be looked after by then.
-    Look(Moment),
-    /// What is held ends then, whether somebody waits for it or not.
-    Ends(Moment),
-}
 
 /// What lasts for so long or longer may last for some milliseconds more.
 const EXACT_BELOW: Duration = Duration::from_secs(1);
@@ -324,9 +313,7 @@ impl<K: Filed> Table<K> {
     pub(crate) fn extend(&self, key: &K, id: LockId, ttl: Duration) -> Option<Holder> {
         self.0.with(key, |inner, part, woken| {
             let holder = part.places.extend(key, id, ttl, inner.clock.now())?;
-            if ttl < BRIEF_BELOW {
-                woken.ends(holder.until);
-            }
+            woken.ends(ttl, holder.until);
             if part.places.is_awaited() {
                 woken.look_by(holder.until);
             }
@@ -413,8 +400,7 @@ impl<K: Filed> Table<K> {
             .collect()
     }
 
-    /// Takes back what is held by those whose time is over: as far as somebody waits for it, or all of it. Gives when to look again for those who wait, when the first of all that is held ends, if all
-    /// was looked at, and what was taken back.
+    /// Takes back what is held by those whose time is over: as far as somebody waits for it, or all of it. Gives when the next of the former is over, and of the latter, and what that was.
     pub(crate) fn expire(&self, all: bool) -> (Option<Moment>, Option<Moment>, Vec<(K, Holder)>) {
         let (mut next, mut ends, mut gone) = (None, None, Vec::new());
         for at in 0..PARTS {
@@ -658,9 +644,7 @@ impl<K: Filed> Inner<K> {
     /// Notes what was granted.
     fn granted(&self, count: &mut u64, key: &K, holder: &Holder, woken: &mut Woken) {
         *count += 1;
-        if holder.request.ttl < BRIEF_BELOW {
-            woken.ends(holder.until);
-        }
+        woken.ends(holder.request.ttl, holder.until);
         woken.hearing.append(&mut (self.ear)(key, holder, Change::Given));
         if holder.request.tied {
             self.ties.tie(holder.request.owner.life, holder.token, (key.clone(), holder.id));
@@ -693,23 +677,13 @@ impl<K: Filed> Inner<K> {
 
     #[inline]
     fn wake(&self, woken: Woken) {
-        if woken.served.is_empty()
-            && woken.hearing.is_empty()
-            && woken.look_by.is_none()
-            && woken.ends.is_none()
-        {
+        if woken.is_none() {
             return;
         }
         if !woken.served.is_empty() {
             self.woken.fetch_add(woken.served.len() as u64, Ordering::Relaxed);
         }
-        woken.served.into_iter().chain(woken.hearing).for_each(Waker::wake);
-        if let Some(by) = woken.look_by {
-            (self.bell)(Bid::Look(by));
-        }
-        if let Some(at) = woken.ends {
-            (self.bell)(Bid::Ends(at));
-        }
+        woken.wake(&*self.bell);
     }
 }
 

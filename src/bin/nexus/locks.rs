@@ -100,7 +100,7 @@ async fn taken_back(session: &Session, guard: &LockGuard) {
             let Some(Ok(_)) = releases.next().await else { break };
         }
     }
-    pending().await
+    pending::<()>().await;
 }
 
 /// The exit status as shells tell it.
