@@ -242,6 +242,7 @@ impl Request {
 
 /// What is asked about a stream, which the owner's process has. The client numbers its streams: so it can also close one of which it never heard whether it was opened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "there is one for as long as its frame is read or written")]
 pub(crate) enum Streaming {
     /// Opens content; gives [`Given::Opened`].
     Open(u64, SysRead),
