@@ -95,7 +95,7 @@ about = "It tells"
 program = "sh"
 
 [secrets]
-SECRET = "option:secret"
+SECRET = "option:token"
 
 [[route]]
 path = "{name}"
@@ -104,7 +104,7 @@ read = { args = ["-c", "echo it is $SECRET >&2; exit 3"] }
     fs::write(&description, text).expect("there is room");
     MountSpec::new("command")
         .option("description", description.display().to_string())
-        .option("secret", "hunter22-of-a-program")
+        .option("token", "hunter22-of-a-program")
 }
 
 /// One file, for who has the token.

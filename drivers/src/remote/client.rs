@@ -15,8 +15,8 @@ use futures_util::stream::{StreamExt, TryStreamExt, iter};
 use nexus_actors::Env;
 use nexus_kernel::hal::StoreError;
 use nexus_messages::syscall::ByteRange;
-use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore};
-use object_store::multipart::{MultipartStore, PartId};
+use object_store::list::{PaginatedListOptions, PaginatedListResult};
+use object_store::multipart::PartId;
 use object_store::path::{self, Path};
 use object_store::{
     CopyOptions, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode,
@@ -28,6 +28,7 @@ use super::buffers::Buffers;
 use super::doubts::{Change, OfStore, OnItsWay};
 use super::errors::{Call, is_of_the_answer, no_path, status, translated};
 use super::going::{self, Kept};
+use super::handles::{Handles, Parts};
 use super::multipart::{PARTS_AT_ONCE, Upload};
 use super::options::Settings;
 use super::requests::{Condition, noting, under};
@@ -64,57 +65,6 @@ pub(super) enum Page {
     Keys(PaginatedListResult),
     /// One of its keys, or of the folders in it, is no path, and this is it: then the library gives none of them.
     NoPath(String),
-}
-
-/// How the library speaks to one server.
-#[derive(Clone)]
-pub(super) struct Handles {
-    /// Repeats requests that may be repeated, with growing and random waits between them.
-    pub(super) repeating: Arc<dyn ObjectStore>,
-    /// Makes each request once. What asks for something to be made that is not there yet must not be repeated by itself: the repetition would find what the
-    /// first one made.
-    pub(super) once: Arc<dyn ObjectStore>,
-    /// Listings by pages, where the server has them.
-    pub(super) pages: Option<Arc<dyn PaginatedListStore>>,
-    /// Whether the library can ask for a key that ends with a slash.
-    pub(super) marks: bool,
-    /// What servers of this kind take for something else in a key.
-    pub(super) barred: &'static [char],
-    /// Content in parts, where the server takes any.
-    pub(super) parts: Option<Parts>,
-    /// Deletions of many keys at once, where servers of this kind have them, and of how many at most.
-    pub(super) bulk: Option<(Arc<dyn ObjectStore>, u16)>,
-}
-
-impl Handles {
-    /// Those of a server that takes changes, of a client of each kind. `conditional` says whether the clients can put parts together under a condition.
-    #[cfg_attr(
-        not(any(feature = "s3", feature = "azure", feature = "gcs")),
-        allow(dead_code, reason = "web servers take no changes")
-    )]
-    pub(super) fn of<T>(repeating: Arc<T>, once: Arc<T>, conditional: bool) -> Self
-    where
-        T: ObjectStore + PaginatedListStore + MultipartStore,
-    {
-        let parts = Some(Parts { repeating: repeating.clone(), once: once.clone(), conditional });
-        Self {
-            repeating: repeating.clone(),
-            once,
-            pages: Some(repeating),
-            parts,
-            marks: true,
-            barred: &[],
-            bulk: None,
-        }
-    }
-}
-
-/// How the library speaks of content in parts, once and again as [`Handles`].
-#[derive(Clone)]
-pub(super) struct Parts {
-    repeating: Arc<dyn MultipartStore>,
-    once: Arc<dyn MultipartStore>,
-    conditional: bool,
 }
 
 /// The operations of one mount.

@@ -7,9 +7,10 @@ use nexus_kernel::hal::{DriverContext, DriverOption, ObjectStore, StoreError, St
 use nexus_messages::syscall::MountSpec;
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
-use super::client::{Client, Handles};
+use super::client::Client;
 use super::conditions::{Verdict, known_or_tried};
 use super::doubts::{Doubts, OfStore};
+use super::handles::Handles;
 use super::notes::Notes;
 use super::options::{Addressed, Settings};
 use super::paths::RemotePaths;

@@ -8,9 +8,9 @@ use nexus_kernel::hal::{DriverContext, DriverFactory, DriverOption, ObjectStore,
 use nexus_messages::syscall::MountSpec;
 use object_store::gcp::GoogleCloudStorageBuilder;
 
-use super::client::Handles;
 use super::doubts::Doubts;
 use super::factory::{Told, both, open_with, patience};
+use super::handles::Handles;
 use super::options::{
     Settings, credential, flag, not_empty, option, said_by_env, secret, server, with_common,
 };

@@ -10,8 +10,8 @@ use nexus_messages::syscall::MountSpec;
 use object_store::http::HttpBuilder;
 use object_store::{HeaderMap, HeaderValue};
 
-use super::client::Handles;
 use super::factory::{Told, both, open_with, patience};
+use super::handles::Handles;
 use super::options::{Settings, credential, flag, option, secret, server, with_any};
 use super::requests::Through;
 

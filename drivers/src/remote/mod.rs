@@ -33,6 +33,7 @@ mod factory;
 #[cfg(feature = "gcs")]
 mod gcs;
 mod going;
+mod handles;
 #[cfg(feature = "http")]
 mod http;
 mod listing;

@@ -8,7 +8,7 @@ use nexus_kernel::hal::{PathWrite, StoreError};
 use nexus_messages::syscall::{ByteRange, MountSpec};
 
 use crate::servers::web::web;
-use crate::subjects::{open, paths, read, write};
+use crate::subjects::{env, open, paths, read, write};
 
 pub(crate) fn mount(port: u16) -> MountSpec {
     MountSpec::new("http").option("url", format!("http://127.0.0.1:{port}")).option("allow_http", "true")
@@ -101,7 +101,7 @@ fn what_is_as_young_as_its_date_is_not_taken_for_what_was_there_before() {
     let near = open(&mount(server.port()).option("cache_bytes", "100000"));
     let read = || String::from_utf8_lossy(&read(&*near, "f").expect("it is read")).into_owned();
     // It may change again within the second.
-    let young = SystemTime::now() + Duration::from_secs(3_600);
+    let young = SystemTime::UNIX_EPOCH + Duration::from_nanos(env().wall()) + Duration::from_secs(3_600);
     put("one", young);
     assert_eq!(read(), "one");
     put("two", young);

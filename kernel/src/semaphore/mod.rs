@@ -3,6 +3,7 @@
 //! `places.rs` is the core: who holds what until when, and who is next. `table.rs` lets many tasks use it at once, `ticket.rs` is how it reaches who
 //! waits. What is to be done in time, the `advisory` actor does for both.
 
+mod asked;
 pub(crate) mod places;
 pub(crate) mod table;
 pub(crate) mod ticket;

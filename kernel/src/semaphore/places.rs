@@ -9,12 +9,13 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
-use std::sync::Arc;
 use std::time::Duration;
 
 use nexus_messages::syscall::LockKind;
-use nexus_messages::{EntryType, LifeId, LockId, VPath, ZoneId};
+use nexus_messages::{LockId, VPath};
 use smallvec::SmallVec;
+
+pub(crate) use super::asked::{Owner, Request};
 
 /// A moment, as the time since the table was made.
 pub(crate) type Moment = Duration;
@@ -23,40 +24,6 @@ pub(crate) type Moment = Duration;
 pub(crate) trait Key: Ord + Clone {
     /// The other keys of `map` at which may be held what excludes something at this one.
     fn related<'m, T>(&self, map: &'m BTreeMap<Self, T>) -> impl Iterator<Item = (&'m Self, &'m T)>;
-}
-
-/// Who asks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Owner {
-    /// The agent's name, for listings.
-    pub(crate) agent: Arc<str>,
-    /// The zone whose paths it asks by, where that is not the zone of what it asks for.
-    pub(crate) zone: Option<ZoneId>,
-    pub(crate) admin: bool,
-    /// The life and the activity in it: who waits for itself is found by these.
-    pub(crate) life: LifeId,
-    pub(crate) session: u64,
-}
-
-impl Owner {
-    /// The agent of this name, where it asks by paths of the zone that it asks for, without the administrator's capability.
-    pub(crate) fn new(agent: Arc<str>, life: LifeId, session: u64) -> Self {
-        Self { agent, zone: None, admin: false, life, session }
-    }
-}
-
-/// What is asked for.
-#[derive(Debug, Clone)]
-pub(crate) struct Request {
-    pub(crate) kind: LockKind,
-    pub(crate) ttl: Duration,
-    pub(crate) owner: Owner,
-    /// What was there when it was asked for.
-    pub(crate) entry_type: EntryType,
-    /// Whether it goes with the life of its owner.
-    pub(crate) tied: bool,
-    /// Whether it is to outlive the process.
-    pub(crate) durable: bool,
 }
 
 /// Who holds a place.

@@ -339,7 +339,9 @@ pub(super) async fn write(
     let length = match &call.fence {
         None => place(kernel, caller, &pipe, call).await,
         Some(fence) => {
-            let done = under(kernel, caller, (call, fence), place(kernel, caller, &pipe, call)).await;
+            // Few are made so: no other write has room for it.
+            let placing = place(kernel, caller, &pipe, call);
+            let done = Box::pin(under(kernel, caller, (call, fence), placing)).await;
             done.unwrap_or_else(|stale| before(&pipe, call)?.ok_or(stale))
         }
     };

@@ -135,7 +135,10 @@ pub(super) async fn write(
         // Kept until the records are there: whoever gets that lock next finds them.
         let _held = match fence {
             None => None,
-            Some((kernel, fence)) => held(&kernel, (&caller, &path), &fence, passing.as_ref()).await?,
+            // Few are made so: no other append has room for it.
+            Some((kernel, fence)) => {
+                Box::pin(held(&kernel, (&caller, &path), &fence, passing.as_ref())).await?
+            }
         };
         let appended = stream.append(append).await.map_err(|refusal| refused(SysWrite::OP, &path, &refusal));
         if appended.is_ok() && table.note_age(&stream, at) {

@@ -5,7 +5,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nexus_actors::{Env, Pool};
 use nexus_kernel::hal::{DriverContext, StoreError};
@@ -43,7 +43,7 @@ impl Kept {
     /// # Errors
     /// When there is one that cannot be read: the one that was given is most likely good for nothing.
     pub(super) async fn read(&self) -> Result<Option<Secret>, StoreError> {
-        let path = self.folder.join(&self.name);
+        let (path, now) = (self.folder.join(&self.name), self.now());
         let read = self.run(move || {
             let read = match fs::read(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -53,10 +53,7 @@ impl Kept {
             let token = text.filter(|token| !token.is_empty()).map(Secret::new);
             let token = token.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is no token"))?;
             // It is used still. Where nobody may say so it is kept for a year from when it came.
-            let _ = File::options()
-                .write(true)
-                .open(&path)
-                .and_then(|file| file.set_modified(std::time::SystemTime::now()));
+            let _ = File::options().write(true).open(&path).and_then(|file| file.set_modified(now));
             Ok(Some(token))
         });
         read.await.map_err(|error| {
@@ -68,7 +65,7 @@ impl Kept {
     /// Has the disk keep `token` from now on, instead of the one before it.
     pub(super) async fn keep(&self, token: Secret) -> io::Result<()> {
         let (folder, name) = (self.folder.clone(), self.name.clone());
-        let random = self.env.random();
+        let (random, now) = (self.env.random(), self.now());
         self.run(move || {
             let path = folder.join(&name);
             fs::create_dir_all(&folder)?;
@@ -81,9 +78,13 @@ impl Kept {
             }
             written?;
             File::open(&folder)?.sync_all()?;
-            remove_forgotten(&folder)
+            remove_forgotten(&folder, now)
         })
         .await
+    }
+
+    fn now(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_nanos(self.env.wall())
     }
 
     async fn run<T: Send + 'static>(
@@ -110,12 +111,11 @@ fn own(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-fn remove_forgotten(folder: &Path) -> io::Result<()> {
+fn remove_forgotten(folder: &Path, now: SystemTime) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        let age =
-            entry.metadata().and_then(|metadata| metadata.modified()).map(|modified| modified.elapsed());
-        if age.is_ok_and(|age| age.is_ok_and(|age| age > FORGOTTEN)) {
+        let is_old = |modified| now.duration_since(modified).is_ok_and(|age| age > FORGOTTEN);
+        if entry.metadata().and_then(|metadata| metadata.modified()).is_ok_and(is_old) {
             // Somebody else may have taken it away.
             let _ = fs::remove_file(entry.path());
         }

@@ -113,7 +113,7 @@ impl Writer {
         let wait = (self.dice.below(3) > 0).then(|| self.dice.around(scene.setting.wait));
         let gives_up = (self.dice.below(5) == 0).then(|| self.dice.around(scene.setting.wait));
         scene.pipes.lock().written.insert(message, Became::Doubtful);
-        let writing = async {
+        let writing = Box::pin(async {
             match &self.end {
                 Some(end) if at == WITH_ENDS => {
                     end.write(message.content(), wait).await.map(|()| end.metadata().file_id)
@@ -124,7 +124,7 @@ impl Writer {
                     scene.nx.send(call).await.map(|written| written.metadata.file_id)
                 }
             }
-        };
+        });
         let answer = match gives_up {
             Some(after) => scene.give_up(after, writing).await,
             None => {
