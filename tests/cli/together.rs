@@ -200,7 +200,10 @@ fn how_many_clients_an_owner_in_the_background_takes_is_said_by_the_environment(
         for _ in 0..5 {
             let mut command = nexus.command(["lock", "/count", "--", "true"]);
             command.env("NEXUS_CLIENTS", "2");
-            scope.spawn(move || assert_eq!(end(command, "").status, 0));
+            scope.spawn(move || {
+                let ended = end(command, "");
+                assert_eq!((ended.status, &*ended.err), (0, ""));
+            });
         }
     });
 }
