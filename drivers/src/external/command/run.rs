@@ -150,10 +150,10 @@ impl Runner {
         let mut spec = self.template.clone();
         spec.args = args;
         spec.env.extend(self.secrets.iter().map(|(name, secret)| (name.clone(), secret.expose().to_owned())));
-        // Only that they lead somewhere is looked at.
+        // Only that they lead somewhere is looked at, and that both outputs do not lead to the same place: they would be one.
         spec.stdin = has_input.then(VPath::root);
         spec.stdout.pipe = Some(VPath::root());
-        spec.stderr.pipe = Some(VPath::root());
+        spec.stderr.stream = Some(VPath::root());
         Arc::new(spec)
     }
 }
