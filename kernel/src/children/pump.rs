@@ -1,6 +1,9 @@
 //! What carries messages between a child's descriptors and its paths. Each runs as a task of the kernel, and needs no actor.
 
+use std::future::poll_fn;
+use std::mem;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -60,6 +63,7 @@ impl InPump {
                 return pumping.child().count(Count::Unread, 1);
             }
             pumping.child().count(Count::In, length);
+            give_way().await;
         }
     }
 
@@ -72,6 +76,19 @@ impl InPump {
         line.extend_from_slice(b"\n");
         line.freeze()
     }
+}
+
+/// Lets all others of its thread go on: where there is always more, and always room for it, they would wait for ever, among them who hears that the child has ended.
+async fn give_way() {
+    let mut gave_way = false;
+    poll_fn(|cx| match mem::replace(&mut gave_way, true) {
+        true => Poll::Ready(()),
+        false => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await;
 }
 
 /// Carries what a child says to where it is wanted, until nobody can say anything, or nobody wants it any more.
@@ -135,6 +152,7 @@ impl Outlet {
                 // The child is told with its next write.
                 return;
             }
+            give_way().await;
         }
         self.framer.end(&mut messages);
         self.left_out(pumping);
