@@ -118,10 +118,18 @@ impl Wait {
         self.waiting.as_ref()
     }
 
-    /// When the folder was taken last.
     fn taken(&self) -> Option<SystemTime> {
-        fs::metadata(&self.holder).and_then(|holder| holder.modified()).ok()
+        modified(&self.holder)
     }
+}
+
+/// When the folder was taken last.
+pub(crate) fn taken(data: &Path) -> Option<SystemTime> {
+    modified(&data.join(HOLDER))
+}
+
+fn modified(holder: &Path) -> Option<SystemTime> {
+    fs::metadata(holder).and_then(|holder| holder.modified()).ok()
 }
 
 /// The wait for a place among the clients of who serves the folder.

@@ -13,7 +13,7 @@ use nexus_actors::{Env, HostConfig};
 
 use crate::args::{Command, PipeArgs, PipeCommand, StreamArgs, StreamCommand};
 use crate::failure::Outcome;
-use crate::line::{self, Line, Place};
+use crate::line::{self, Line, Place, taken};
 use crate::session::{Session, path};
 
 /// How often an owner is started: each one may have ended before this process came to it.
@@ -132,6 +132,7 @@ pub(crate) async fn attach(
     let mut place = Place::within(patience);
     let (mut started, mut starts) = (false, 0);
     while starts < STARTS_MAX {
+        let before = taken(data);
         match nexus::attach(data).await {
             Ok(nx) => return Ok((nx, started)),
             Err(full) if full.kind() == ErrorKind::Busy => {
@@ -153,8 +154,13 @@ pub(crate) async fn attach(
             }
         }
         let nx = match nexus::connect_or_attach(own.clone()).await {
-            // It has as many clients as it takes.
-            Err(busy) if busy.kind() == ErrorKind::Busy && data.join(SOCKET).exists() => continue,
+            // It has as many clients as it takes; or has come meanwhile, and is about to go.
+            Err(busy)
+                if busy.kind() == ErrorKind::Busy
+                    && (data.join(SOCKET).exists() || taken(data) != before) =>
+            {
+                continue;
+            }
             done => done?,
         };
         if nx.kernel().is_err() {
