@@ -216,7 +216,7 @@ impl Outlet {
         for message in messages {
             let costs = message.len() as u64 + RECORD_COST;
             if !batch.is_empty() && (cost + costs > APPEND_BYTES_MAX || batch.len() >= APPEND_RECORDS_MAX) {
-                if !self.append_batch(pumping, stream, std::mem::take(&mut batch)).await {
+                if !self.append_batch(pumping, stream, mem::take(&mut batch)).await {
                     return false;
                 }
                 cost = 0;
