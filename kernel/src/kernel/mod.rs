@@ -609,11 +609,22 @@ impl Kernel {
         if self.is_asked() {
             return None;
         }
+        self.known(caller, path, |node| {
+            if follow && node.metadata.entry_type == EntryType::Link { None } else { take(node) }
+        })
+    }
+
+    /// As [`warm`](Self::warm), for who has looked at who is to be asked, and of what is at this very path.
+    #[inline]
+    pub(crate) fn known<R>(
+        &self,
+        caller: &Caller,
+        path: &VPath,
+        take: impl FnOnce(Node) -> Option<R>,
+    ) -> Option<R> {
         self.routes.read(|routes| {
             let mount = routes.route(&caller.zone, path)?.mount;
-            self.caches.metadata.get(mount.root, mount.generation(), path, |node| {
-                if follow && node.metadata.entry_type == EntryType::Link { None } else { take(node) }
-            })
+            self.caches.metadata.get(mount.root, mount.generation(), path, take)
         })
     }
 

@@ -147,6 +147,12 @@ pub(super) async fn take(
     if let Some(ready) = pipe::at_hand(kernel, caller, SysRead::OP, &call.path, call.pipe) {
         return pipe::read(kernel, ready, &call).await;
     }
+    if matches!(call.extent, Extent::Records(_))
+        && call.pipe.is_none()
+        && let Some(ready) = records::at_hand(kernel, caller, SysRead::OP, &call.path)
+    {
+        return records::read(kernel, ready, &call).await.map(|read| (read, None));
+    }
     let mut admitted = admit(kernel, caller, call, None).await?;
     let (read, given) = match fetch(kernel, caller, &mut admitted).await {
         Ok((read, given)) => (Ok(read), given),

@@ -19,6 +19,7 @@ use crate::advisory::Hold;
 use crate::content;
 use crate::hal::{Append, ReadBounds};
 use crate::kernel::Kernel;
+use crate::namespace::Node;
 use crate::owned::Owned;
 use crate::streams::{Age, Refusal, Stream};
 use crate::sys;
@@ -45,6 +46,17 @@ impl Ready {
     pub(super) fn into_stream(self) -> Arc<Stream> {
         self.stream
     }
+}
+
+/// The stream that `path` is known to lead to, when it is open and nobody is to be asked about the call.
+pub(super) fn at_hand(kernel: &Kernel, caller: &Caller, op: Op, path: &VPath) -> Option<Ready> {
+    if kernel.is_watched(op) {
+        return None;
+    }
+    let is_stream = |node: &Node| node.metadata.entry_type == EntryType::Stream;
+    let metadata = kernel.known(caller, path, |node| is_stream(&node).then_some(node.metadata))?;
+    let stream = kernel.streams().get(metadata.file_id)?;
+    Some(Ready { stream, metadata })
 }
 
 /// The stream at `located`, opened if it is not.

@@ -120,6 +120,16 @@ impl Serve for SysWrite {
         if let Some(ready) = pipe::at_hand(kernel, caller, Self::OP, &self.path, self.pipe) {
             return Box::pin(pipe::write(kernel, caller, ready, &self)).await;
         }
+        // What is sent again, or under a lock, is looked at with what is under way.
+        if self.place == Place::End
+            && self.pipe.is_none()
+            && self.op_id.is_none()
+            && self.fence.is_none()
+            && let Some(ready) = records::at_hand(kernel, caller, Self::OP, &self.path)
+        {
+            self.validate()?;
+            return Box::pin(records::write(kernel, caller, ready, &self)).await;
+        }
         mutate(kernel, caller, self).await
     }
 }
