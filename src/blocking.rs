@@ -231,6 +231,14 @@ impl Nexus {
         self.0.zone(name).map(Self)
     }
 
+    /// As [`crate::Nexus::user`].
+    ///
+    /// # Errors
+    /// As [`crate::Nexus::user`].
+    pub fn user(&self, name: &str) -> Result<Self> {
+        self.0.user(name).map(Self)
+    }
+
     /// Who calls.
     pub fn caller(&self) -> &Caller {
         self.0.caller()

@@ -9,7 +9,7 @@ use nexus_kernel::{Kernel, Serve};
 use nexus_messages::syscall::SyscallMessage;
 use nexus_messages::{Caller, Error, ErrorKind, IntoPath, Op, Result, VPath, ZoneId};
 
-use crate::attach::{Remote, RemoteLife, ServingStats, as_agent, lessened};
+use crate::attach::{Remote, RemoteLife, ServingStats, acting_for, as_agent, lessened};
 use crate::boot::{Machine, administrator, boot};
 use crate::config::Config;
 
@@ -178,6 +178,27 @@ impl Nexus {
         let zone = ZoneId::parse(name);
         let zone = zone.map_err(|why| Error::global(Op::Connect, ErrorKind::InvalidArgument).because(why))?;
         let caller = Caller { zone, ..(*self.caller).clone() };
+        Ok(Self { caller: Arc::new(caller), ..self.clone() })
+    }
+
+    /// The same handle for the user called `name`, and so are those of [`agents`](Self::agent) that are made from it. It is told with what they do: in events, and to hooks and the
+    /// permission provider, who may go by it. It gives no right by itself.
+    ///
+    /// # Errors
+    /// `EACCES` unless this is an administrator's handle: whom an agent acts for is not for it to say. `EINVAL` for a name that is empty, longer than 255 bytes, or has control
+    /// characters in it.
+    ///
+    /// ```
+    /// # smol::block_on(async {
+    /// # let nx = nexus::connect(nexus::Config::in_memory()).await?;
+    /// let agent = nx.user("ada")?.agent("coder-7")?;
+    /// assert_eq!(agent.caller().user.as_deref(), Some("ada"));
+    /// assert_eq!(agent.user("bob").unwrap_err().kind(), nexus::ErrorKind::PermissionDenied);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn user(&self, name: &str) -> Result<Self> {
+        self.administrator(Op::Connect)?;
+        let caller = acting_for(&self.caller, name)?;
         Ok(Self { caller: Arc::new(caller), ..self.clone() })
     }
 

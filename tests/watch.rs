@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 use nexus::blocking::{self, EventStream};
 use nexus::dispatch::{Observer, Registration};
 use nexus::gate::{Decision, Permission};
-use nexus::syscall::{Attribute, MountSpec, SysCopy, SysSetattr, SysWrite};
+use nexus::syscall::{Attribute, MountSpec, SysCopy, SysLock, SysSetattr, SysWrite};
 use nexus::{
     Attributes, Caller, Config, EntryType, Errno, Event, EventKind, EventMask, Executed, Kill, Lsn, OpId,
     Right, Serving, VPath, WatchItem,
@@ -219,8 +219,9 @@ impl Observer for Keeps {
 /// Does everything that there is an event of, below `/`, which is a `root`.
 fn everything(nx: &blocking::Nexus, is_plain: bool) {
     let agent = nx.agent("coder-7").expect("it is a name");
+    let for_ada = nx.user("ada").and_then(|nx| nx.agent("coder-7")).expect("they are names");
     nx.write("/d/new", "one").expect("it writes");
-    agent.write("/d/new", "two more").expect("it writes");
+    for_ada.write("/d/new", "two more").expect("it writes");
     agent.append("/d/new", "!").expect("it writes");
     nx.write("/large", vec![7; 40_000]).expect("it writes");
     nx.mkdir("/e").expect("it is made");
@@ -237,7 +238,7 @@ fn everything(nx: &blocking::Nexus, is_plain: bool) {
     nx.rmdir("/f").expect("it goes");
     nx.remove_all("/d").expect("it goes");
     if !is_plain {
-        let tx = agent
+        let tx = for_ada
             .tx()
             .write("/t/a", "a")
             .mkdir("/t/d")
@@ -302,12 +303,12 @@ fn plain_files_are_told_of_as_others_when_they_are_changed_through_the_kernel() 
 #[test]
 fn an_event_says_who_did_what_to_which_content() {
     let nx = boot();
-    let agent = nx.agent("coder-7").expect("it is a name");
+    let agent = nx.user("ada").and_then(|nx| nx.agent("coder-7")).expect("they are names");
     let mut stream = nx.watch("/").stream().expect("it begins");
     let write = SysWrite::at(path("/a"), "abc").create().op_id(OpId(77));
     let written = agent.send(write).expect("it writes");
     let event = events(&mut stream, 1).remove(0);
-    assert_eq!(*event.caller, *agent.caller());
+    assert_eq!((&*event.caller, event.caller.user.as_deref()), (agent.caller(), Some("ada")));
     assert_eq!((event.op_id, event.lsn, event.is_new), (OpId(77), written.receipt.lsn, true));
     let metadata = &written.metadata;
     assert_eq!((event.size, &event.content_id, event.version), (3, &metadata.content_id, metadata.version));
@@ -686,6 +687,34 @@ fn a_cursor_goes_on_after_a_restart_with_each_event_once() {
         refused(last, Errno::ESHUTDOWN);
     }
     assert_eq!(told, written[..written.len() - 1]);
+}
+
+#[test]
+fn for_whom_an_agent_acted_is_told_after_a_restart_too_and_of_its_locks() {
+    let data = tempfile::tempdir().expect("there is room");
+    let of = |nx: &blocking::Nexus, user: &str| nx.user(user).and_then(|nx| nx.agent("coder-7"));
+    let nx = blocking::connect(data.path()).expect("it boots");
+    let ada = of(&nx, "ada").expect("they are names");
+    ada.write("/a", "1").expect("it writes");
+    nx.write("/b", "1").expect("it writes");
+    let lock = SysLock::exclusive(path("/a")).durable();
+    let locked = ada.send(lock).expect("it is free");
+    nx.shutdown().expect("it ends");
+
+    let nx = blocking::connect(data.path()).expect("it boots");
+    let mut stream = nx.watch("/a").stream().expect("it begins");
+    nx.unlock("/a", locked.id).expect("it is held");
+    let mut told = from_log(&nx, "/", Lsn::default());
+    told.extend(events(&mut stream, 1));
+    let users = |at: &str| -> Vec<_> {
+        let of_it = told.iter().filter(|event| event.path == at);
+        of_it.map(|event| (event.kind, event.caller.user.as_deref())).collect()
+    };
+    assert_eq!(users("/a"), [(EventKind::FileWritten, Some("ada")), (EventKind::Unlocked, Some("ada"))]);
+    assert_eq!(users("/b"), [(EventKind::FileWritten, None)]);
+    let error = refused(of(&nx, "ada").expect("they are names").user("bob"), Errno::EACCES);
+    assert!(error.to_string().contains("coder-7"), "{error}");
+    refused(nx.user(""), Errno::EINVAL);
 }
 
 #[test]

@@ -138,7 +138,7 @@ impl fmt::Debug for LockId {
 
 /// Who makes a call: an agent of a zone. Taken from the handle that the call was made with, never from a message.
 ///
-/// Two are equal when they are the same agent with the same rights, in whichever of its lives.
+/// Two are equal when they are the same agent with the same rights, for the same user, in whichever of its lives.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Caller {
     /// The agent's name, which owns what it creates.
@@ -147,6 +147,8 @@ pub struct Caller {
     pub zone: ZoneId,
     /// Whether it holds the administrator's capability.
     pub admin: bool,
+    /// For whom it acts, if that was said: told with what it does, and no right by itself.
+    pub user: Option<Arc<str>>,
     /// With whose end it ends what is tied to it. Neither stored nor sent: it is known where the call is executed.
     #[serde(skip)]
     pub life: LifeId,
@@ -154,7 +156,8 @@ pub struct Caller {
 
 impl PartialEq for Caller {
     fn eq(&self, other: &Self) -> bool {
-        (&self.agent, &self.zone, self.admin) == (&other.agent, &other.zone, other.admin)
+        (&self.agent, &self.zone, self.admin, &self.user)
+            == (&other.agent, &other.zone, other.admin, &other.user)
     }
 }
 
@@ -162,7 +165,7 @@ impl Eq for Caller {}
 
 impl Hash for Caller {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (&self.agent, &self.zone, self.admin).hash(state);
+        (&self.agent, &self.zone, self.admin, &self.user).hash(state);
     }
 }
 
@@ -172,12 +175,19 @@ impl Caller {
 
     /// The agent called `agent` of `zone`, without the administrator's capability.
     pub fn agent(agent: impl Into<Arc<str>>, zone: ZoneId) -> Self {
-        Self { agent: agent.into(), zone, admin: false, life: LifeId::KERNEL }
+        Self { agent: agent.into(), zone, admin: false, user: None, life: LifeId::KERNEL }
     }
 
     /// The administrator: the kernel's own name, in the root zone.
     pub fn administrator() -> Self {
-        Self { agent: Self::KERNEL.into(), zone: ZoneId::root(), admin: true, life: LifeId::KERNEL }
+        Self { admin: true, ..Self::agent(Self::KERNEL, ZoneId::root()) }
+    }
+
+    /// The same for this user; for none that is known.
+    #[must_use]
+    pub fn acting_for(mut self, user: Option<Arc<str>>) -> Self {
+        self.user = user;
+        self
     }
 
     /// The same in this life.

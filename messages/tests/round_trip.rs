@@ -144,8 +144,9 @@ fn receipt() -> impl Strategy<Value = Receipt> {
 }
 
 fn caller() -> impl Strategy<Value = Arc<Caller>> {
-    (text(), zone(), any::<bool>())
-        .prop_map(|(agent, zone, admin)| Arc::new(Caller { admin, ..Caller::agent(agent, zone) }))
+    (text(), zone(), any::<bool>(), option::of(text())).prop_map(|(agent, zone, admin, user)| {
+        Arc::new(Caller { admin, ..Caller::agent(agent, zone) }.acting_for(user.map(Into::into)))
+    })
 }
 
 fn kind() -> impl Strategy<Value = EventKind> {

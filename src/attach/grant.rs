@@ -103,16 +103,31 @@ pub(crate) fn as_agent(caller: &Caller, name: &str) -> Result<Caller> {
         );
         return Err(Error::global(Op::Connect, ErrorKind::InvalidArgument).because(why));
     }
-    Ok(Caller::agent(name, caller.zone.clone()))
+    Ok(Caller::agent(name, caller.zone.clone()).acting_for(caller.user.clone()))
+}
+
+/// The same caller for the user called `name`.
+///
+/// # Errors
+/// `EINVAL` for a name that is empty, longer than 255 bytes, or has control characters in it.
+pub(crate) fn acting_for(caller: &Caller, name: &str) -> Result<Caller> {
+    if name.is_empty() || name.len() > NAME_MAX || name.contains(char::is_control) {
+        let why = format!("{name:?} does not name a user: 1 to {NAME_MAX} bytes without control characters");
+        return Err(Error::global(Op::Connect, ErrorKind::InvalidArgument).because(why));
+    }
+    Ok(caller.clone().acting_for(Some(name.into())))
 }
 
 /// Whether who was granted to be `granted` may call as `asked`.
 ///
 /// # Errors
-/// `EACCES` when that is more; `EINVAL` for what does not name an agent.
+/// `EACCES` when that is more; `EINVAL` for what does not name an agent, or a user.
 pub(crate) fn lessened(granted: &Arc<Caller>, asked: Caller) -> Result<Arc<Caller>> {
     if asked == **granted {
         return Ok(granted.clone());
+    }
+    if let Some(user) = asked.user.as_deref().filter(|_| granted.admin) {
+        acting_for(&asked, user)?;
     }
     if granted.admin && asked.admin && asked.agent == granted.agent {
         return Ok(Arc::new(asked));
@@ -135,6 +150,19 @@ mod tests {
     fn check(serving: &Serving, asked: Caller, good: bool) {
         let granted = Arc::new(serving.caller().expect("it names an agent"));
         assert_eq!(lessened(&granted, asked.clone()).is_ok(), good, "{asked:?} of {granted:?}");
+    }
+
+    #[test]
+    fn whom_one_acts_for_an_administrator_says_and_nobody_else() {
+        let (admin, agent) = (Caller::administrator(), Caller::agent("a", ZoneId::root()));
+        for (asked, good) in [("ada", true), ("ada/lovelace@example", true), ("", false), ("a\nb", false)] {
+            let asked = Some(Arc::from(asked));
+            check(&Serving::administrator(), admin.clone().acting_for(asked.clone()), good);
+            check(&Serving::administrator(), agent.clone().acting_for(asked.clone()), good);
+            check(&Serving::agent("a"), agent.clone().acting_for(asked), false);
+        }
+        let for_ada = acting_for(&admin, "ada").unwrap();
+        assert_eq!(as_agent(&for_ada, "a").unwrap().user.as_deref(), Some("ada"), "and so its agents do");
     }
 
     #[test]

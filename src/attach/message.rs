@@ -19,7 +19,7 @@ use super::wire::{Message, WireError};
 const MAGIC: [u8; 8] = *b"nexus\0s\x01";
 
 /// The protocol. Raised with every change of a frame, or of a structure that travels.
-pub(crate) const PROTOCOL: u32 = 15;
+pub(crate) const PROTOCOL: u32 = 16;
 
 /// The version of this program. What travels are its structures, so both ends have the same.
 pub(crate) const PRODUCT: &str = env!("CARGO_PKG_VERSION");

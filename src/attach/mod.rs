@@ -42,7 +42,7 @@ use nexus_messages::{Error, ErrorKind, Op, Result};
 
 pub(crate) use client::Remote;
 pub use grant::{Grant, Serving};
-pub(crate) use grant::{as_agent, lessened};
+pub(crate) use grant::{acting_for, as_agent, lessened};
 pub(crate) use lives::RemoteLife;
 pub(crate) use message::Request;
 pub(crate) use server::Server;

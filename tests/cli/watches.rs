@@ -9,7 +9,7 @@ use nexus::{Config, MountSpec, blocking};
 use serde_json::{Value, json};
 
 use crate::children::until;
-use crate::fixture::Nexus;
+use crate::fixture::{Nexus, end};
 use crate::watching::Server;
 
 /// A kernel in this process, which serves the data folder.
@@ -90,6 +90,35 @@ fn an_overflow_is_told_on_standard_error_with_the_place_that_the_rest_is_told_fr
     );
     assert_eq!(String::from_utf8_lossy(&ended.stderr), expected);
     owner.shutdown().expect("it ends");
+}
+
+#[test]
+fn for_whom_a_command_acts_is_said_to_it_or_to_all_of_an_environment_and_told() {
+    let nexus = Nexus::new();
+    let run = |args: &[&str], user: Option<&str>| {
+        let mut command = nexus.command(args);
+        command.envs(user.map(|user| ("NEXUS_USER", user)));
+        let ended = end(command, args[0]);
+        (ended.status, ended.err)
+    };
+    let itself = env!("CARGO_BIN_EXE_nexus");
+    for (args, user) in [
+        (&["write", "/a"][..], None),
+        (&["--user", "ada", "write", "/a"], None),
+        (&["write", "/a"], Some("bob")),
+        (&["--user", "ada", "write", "/a"], Some("bob")),
+        (&["--user", "eve", "lock", "/l", "--", itself, "write", "/a"], None),
+    ] {
+        assert_eq!(run(args, user), (0, String::new()), "{args:?}");
+    }
+    let told = nexus.good("--json watch /a --since 0 --mask file_write --count 5 --wait 60s");
+    let events = told.lines().map(|line| serde_json::from_str::<Value>(line).expect("each is an object"));
+    let users: Vec<_> = events.filter_map(|event| event.get("user").cloned()).collect();
+    assert_eq!(users, [Value::Null, "ada".into(), "bob".into(), "ada".into(), "eve".into()]);
+    let (status, why) = run(&["--user", "", "ls", "/"], None);
+    assert!(status == 1 && why.contains("does not name a user"), "{status} {why}");
+    let (status, why) = run(&["--user", "ada", "serve"], None);
+    assert!(status == 2 && why.contains("--user"), "{status} {why}");
 }
 
 /// A running `nexus watch`, ended with it.

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use nexus_kernel::hal::{LogRecord, StoreError, TreeId};
+use nexus_kernel::hal::{LogRecord, StoreError, Told, TreeId};
 use nexus_messages::{Lsn, Op, OpId, Timestamp, VPath};
 use serde::Deserialize;
 
@@ -18,6 +18,9 @@ const RECORD_VERSION: u8 = 1;
 
 /// The version of log records behind which stands what is told of them.
 const TOLD_VERSION: u8 = 2;
+
+/// The version of those behind which that stands, and for whom they were.
+const USER_VERSION: u8 = 3;
 
 /// Set in a log record whose operation may come again; its identity follows in front of the record.
 const REPEATABLE: u8 = 1;
@@ -98,8 +101,9 @@ pub(super) fn encode_record(record: &LogRecord, repeatable: bool) -> Result<Vec<
         what: "writing a log record".into(),
         cause: e.to_string(),
     };
+    let user = record.told.as_deref().and_then(|told| told.user.as_deref());
     if record.told.is_some() {
-        bytes[0] = TOLD_VERSION;
+        bytes[0] = if user.is_some() { USER_VERSION } else { TOLD_VERSION };
     }
     let mut bytes = postcard::to_extend(record, bytes).map_err(unwritable)?;
     if record.items.is_empty() {
@@ -108,15 +112,19 @@ pub(super) fn encode_record(record: &LogRecord, repeatable: bool) -> Result<Vec<
     } else {
         bytes[1] |= ITEMS;
     }
-    match record.told.as_deref() {
-        Some(told) => postcard::to_extend(told, bytes).map_err(unwritable),
+    if let Some(told) = record.told.as_deref() {
+        bytes = postcard::to_extend(told, bytes).map_err(unwritable)?;
+    }
+    match user {
+        Some(user) => postcard::to_extend(user, bytes).map_err(unwritable),
         None => Ok(bytes),
     }
 }
 
 pub(super) fn decode_record(tree: TreeId, lsn: Lsn, bytes: &[u8]) -> Result<LogRecord, StoreError> {
     let what = || format!("record {lsn} of the log of tree {}", tree.0);
-    let is_told = bytes.first() == Some(&TOLD_VERSION);
+    let is_for = bytes.first() == Some(&USER_VERSION);
+    let is_told = is_for || bytes.first() == Some(&TOLD_VERSION);
     let body = if is_told { &bytes[1..] } else { body_of(bytes, &what)? };
     let broken = || corrupt(what(), "a broken head".into());
     let (flags, rest) =
@@ -130,9 +138,14 @@ pub(super) fn decode_record(tree: TreeId, lsn: Lsn, bytes: &[u8]) -> Result<LogR
     let unreadable = |e: postcard::Error| corrupt(what(), e.to_string());
     let (mut record, mut left): (LogRecord, _) = taken.map_err(unreadable)?;
     if is_told {
-        (record.told, left) = postcard::take_from_bytes(left)
-            .map(|(told, left)| (Some(Arc::new(told)), left))
-            .map_err(unreadable)?;
+        let mut told: Told;
+        (told, left) = postcard::take_from_bytes(left).map_err(unreadable)?;
+        if is_for {
+            let user: Arc<str>;
+            (user, left) = postcard::take_from_bytes(left).map_err(unreadable)?;
+            told.user = Some(user);
+        }
+        record.told = Some(Arc::new(told));
     }
     if !left.is_empty() {
         return Err(corrupt(what(), format!("{} bytes behind it", left.len())));
@@ -167,7 +180,7 @@ pub(super) fn repeatable_op(bytes: &[u8]) -> Option<OpId> {
     let (head, rest) = bytes.split_first_chunk::<2>()?;
     let op_id = rest.first_chunk::<16>()?;
     let [version, flags] = *head;
-    (matches!(version, RECORD_VERSION | TOLD_VERSION) && flags & REPEATABLE != 0)
+    (matches!(version, RECORD_VERSION | TOLD_VERSION | USER_VERSION) && flags & REPEATABLE != 0)
         .then(|| OpId(u128::from_be_bytes(*op_id)))
 }
 
@@ -187,7 +200,7 @@ fn corrupt(what: String, found: String) -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use nexus_kernel::hal::{Entry, LogItem, Told, ToldEvent};
+    use nexus_kernel::hal::{Entry, LogItem, ToldEvent};
     use nexus_messages::{ContentId, EntryType, EventKind, ZoneId};
     use proptest::prelude::*;
 
@@ -221,7 +234,7 @@ mod tests {
         }
     }
 
-    fn told() -> Arc<Told> {
+    fn told(user: Option<&str>) -> Arc<Told> {
         let event = ToldEvent {
             kind: EventKind::Renamed,
             entry_type: EntryType::Reg,
@@ -233,14 +246,16 @@ mod tests {
             owner: Arc::from("coder-7"),
         };
         let events = smallvec::smallvec![Some(event), None];
-        Arc::new(Told { zone: ZoneId::parse("team").unwrap(), admin: true, events })
+        let user = user.map(Arc::from);
+        Arc::new(Told { zone: ZoneId::parse("team").unwrap(), admin: true, events, user })
     }
 
     #[test]
     fn what_is_told_of_a_record_comes_back_with_it() {
         let item = LogItem { op: Op::Write, path: VPath::parse("/x").unwrap(), other: None };
-        for (repeatable, items) in [(false, vec![]), (true, vec![]), (true, vec![item.clone(), item])] {
-            let entry = Entry { told: Some(told()), items, ..entry(repeatable) };
+        let cases = [(false, vec![]), (true, vec![]), (true, vec![item.clone(), item])];
+        for ((repeatable, items), user) in cases.into_iter().zip([None, Some("ada"), Some("")]) {
+            let entry = Entry { told: Some(told(user)), items, ..entry(repeatable) };
             let record = LogRecord::of(&entry, Lsn(9));
             let bytes = encode_record(&record, repeatable).unwrap();
             assert_eq!(decode_record(TreeId(3), Lsn(9), &bytes).unwrap(), record);

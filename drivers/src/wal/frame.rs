@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use crate::frames::frame;
 pub(super) use crate::frames::frame::{CHAIN_START, Header, PAYLOAD_MAX, Seed};
 
-/// What a batch did. Behind it stands what is told of each entry, which the records are written without.
+/// What a batch did. Behind it stands what is told of each entry, which the records are written without; and behind that for whom each was, if that was said of one.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Payload<'a> {
     /// A number above every identity that was used.
@@ -69,10 +69,16 @@ pub(super) fn encode(
     payload: &Payload<'_>,
 ) -> Option<Header> {
     let told: SmallVec<[_; 1]> = payload.entries.iter().map(|entry| entry.record.told.as_deref()).collect();
+    let users: SmallVec<[_; 1]> =
+        told.iter().map(|told| told.and_then(|told| told.user.as_deref())).collect();
     let write = |out: &mut Vec<u8>| {
         // It grows in place. What the kernel puts into a batch can always be written.
         let grown = postcard::to_extend(payload, std::mem::take(out));
         let grown = grown.and_then(|grown| postcard::to_extend(&told, grown));
+        let grown = match users.iter().any(Option::is_some) {
+            true => grown.and_then(|grown| postcard::to_extend(&users, grown)),
+            false => grown,
+        };
         grown.map(|grown| *out = grown).is_ok()
     };
     frame::encode(out, seed, seq, durable, previous, write)
@@ -85,14 +91,35 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Payload<'static>, String> {
         // Of the format that had no more.
         return Ok(payload);
     }
-    let (told, rest): (Vec<Option<Arc<Told>>>, _) = take(told)?;
+    let (mut told, rest): (Vec<Option<Told>>, _) = take(told)?;
+    let rest = match rest.is_empty() {
+        true => rest,
+        false => with_users(&mut told, rest)?,
+    };
     if !rest.is_empty() || told.len() != payload.entries.len() {
         return Err(format!("{} bytes behind what is told of {} entries", rest.len(), told.len()));
     }
     for (entry, told) in payload.entries.iter_mut().zip(told) {
-        entry.record.to_mut().told = told;
+        entry.record.to_mut().told = told.map(Arc::new);
     }
     Ok(payload)
+}
+
+/// Takes for whom each entry was, and gives what is behind that.
+fn with_users<'a>(told: &mut [Option<Told>], users: &'a [u8]) -> Result<&'a [u8], String> {
+    let (users, rest): (Vec<Option<Arc<str>>>, _) = take(users)?;
+    let is_said = users.iter().any(Option::is_some);
+    if !is_said || users.len() != told.len() {
+        return Err(format!("{} users of {} entries", users.len(), told.len()));
+    }
+    for (told, user) in told.iter_mut().zip(users) {
+        match told {
+            Some(told) => told.user = user,
+            None if user.is_some() => return Err("a user of what is told to nobody".into()),
+            None => {}
+        }
+    }
+    Ok(rest)
 }
 
 fn take<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), String> {
@@ -119,7 +146,7 @@ mod tests {
             is_new: true,
             owner: Arc::from("coder-7"),
         };
-        Told { zone: ZoneId::root(), admin: false, events: smallvec::smallvec![Some(event)] }
+        Told { zone: ZoneId::root(), admin: false, events: smallvec::smallvec![Some(event)], user: None }
     }
 
     fn payload(rows: &[(&'static str, Option<&'static [u8]>)]) -> Payload<'static> {
@@ -160,6 +187,27 @@ mod tests {
         assert_eq!(bytes.len() as u64, header.frame_bytes());
         assert_eq!(read(&bytes), Some((header, payload(&[("x", Some(b"value")), ("y", None)]))));
         assert_eq!((header.seq, header.durable, header.previous), (12, 11, 5));
+    }
+
+    #[test]
+    fn for_whom_each_entry_was_comes_back_with_what_is_told_of_it() {
+        let entry = || payload(&[("x", Some(b"value"))]).entries.remove(0);
+        let of = |user: &str| {
+            let mut entry = entry();
+            entry.record.to_mut().told = Some(Arc::new(Told { user: Some(user.into()), ..told() }));
+            entry
+        };
+        let nothing = || {
+            let mut entry = entry();
+            entry.record.to_mut().told = None;
+            entry
+        };
+        for entries in [vec![of("ada")], vec![entry(), nothing(), of("ada"), of(""), nothing()]] {
+            let payload = Payload { next_file_id: 77, entries };
+            let mut out = Vec::new();
+            encode(&mut out, Seed::of(9, 3), 12, 11, 5, &payload).unwrap();
+            assert_eq!(read(&out).map(|(_, read)| read), Some(payload));
+        }
     }
 
     #[test]

@@ -67,7 +67,8 @@ fn told(u: &mut Unstructured<'_>) -> arbitrary::Result<Arc<Told>> {
         owner: Arc::from("coder-7"),
     };
     let events = smallvec::smallvec![Some(event), None];
-    Ok(Arc::new(Told { zone: ZoneId::root(), admin: u.arbitrary()?, events }))
+    let user = u.arbitrary::<bool>()?.then(|| Arc::from("ada"));
+    Ok(Arc::new(Told { zone: ZoneId::root(), admin: u.arbitrary()?, events, user }))
 }
 
 fn payload(u: &mut Unstructured<'_>, lsn: u64) -> arbitrary::Result<Payload<'static>> {

@@ -49,9 +49,10 @@ struct LockRow {
     by: Option<ZoneId>,
     admin: bool,
     entry_type: EntryType,
+    user: Option<Arc<str>>,
 }
 
-/// The row as the first version wrote it; the next one wrote since when behind it.
+/// The row as the first version wrote it. The next one wrote since when behind it, and the one after that [`Told`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct LockRowBefore {
     zone: ZoneId,
@@ -63,15 +64,21 @@ struct LockRowBefore {
     until: Timestamp,
 }
 
+/// The zone of who asked for it, where it is another; whether that is an administrator; and what was there.
+type Told = (Option<ZoneId>, bool, EntryType);
+
 /// The row at `key`, whichever version wrote it: one of which is not known since when it is held is taken to be held since `now`, and one of which nothing more is known, to be
 /// of a file, and held by an agent of its zone.
 fn lock_row(key: &RowKey, value: &[u8], now: Timestamp) -> std::result::Result<LockRow, StoreError> {
     decode::<LockRow>(key, value).or_else(|error| {
-        let with_since = decode::<(LockRowBefore, Timestamp)>(key, value);
-        let (before, since) = with_since.or_else(|_| Ok((decode(key, value).map_err(|_| error)?, now)))?;
+        let nothing = (None, false, EntryType::Reg);
+        let (before, since, (by, admin, entry_type)) = decode::<(LockRowBefore, Timestamp, Told)>(key, value)
+            .or_else(|_| decode(key, value).map(|(before, since)| (before, since, nothing.clone())))
+            .or_else(|_| decode(key, value).map(|before| (before, now, nothing)))
+            .map_err(|_| error)?;
         let LockRowBefore { zone, path, kind, agent, session, token, until } = before;
-        let (by, admin, entry_type) = (None, false, EntryType::Reg);
-        Ok(LockRow { zone, path, kind, agent, session, token, until, since, by, admin, entry_type })
+        let user = None;
+        Ok(LockRow { zone, path, kind, agent, session, token, until, since, by, admin, entry_type, user })
     })
 }
 
@@ -150,11 +157,11 @@ impl Kernel {
         let (zone, path) = key.parts();
         let now = Timestamp(self.env().wall());
         let (until, since) = (now.after(request.ttl), now.before(age));
-        let Owner { agent, zone: by, admin, session, .. } = request.owner.clone();
+        let Owner { agent, zone: by, admin, user, session, .. } = request.owner.clone();
         let (kind, entry_type, token) = (request.kind, request.entry_type, grant.token);
         let row = {
             let path = path.clone();
-            LockRow { zone, path, kind, agent, session, token, until, since, by, admin, entry_type }
+            LockRow { zone, path, kind, agent, session, token, until, since, by, admin, entry_type, user }
         };
         let (kernel, caller, key, id, locked) =
             (self.clone(), caller.clone(), key.clone(), grant.id, path.clone());
@@ -282,8 +289,8 @@ impl Kernel {
             let left = between(now, row.until).min(SysLock::TTL_MAX);
             let grant = Grant { id, token: row.token };
             // Its life is over; the agent may come back and extend it by its identity.
-            let LockRow { kind, agent, session, by: zone, admin, entry_type, .. } = row;
-            let owner = Owner { agent, zone, admin, life: LifeId::KERNEL, session };
+            let LockRow { kind, agent, session, by: zone, admin, entry_type, user, .. } = row;
+            let owner = Owner { agent, zone, admin, user, life: LifeId::KERNEL, session };
             let request = Request { kind, ttl: left, owner, entry_type, tied: false, durable: true };
             if !left.is_zero() && locks.restore(&key, grant, request, between(row.since, now)) {
                 restored += 1;
@@ -314,10 +321,14 @@ mod tests {
             by: Some(ZoneId::parse("team").unwrap()),
             admin: true,
             entry_type: EntryType::Dir,
+            user: Some("ada".into()),
         };
         assert_eq!(lock_row(&key, &encode(&row), now).unwrap(), row);
         let LockRow { zone, path, kind, agent, session, token, until, .. } = row.clone();
         let before = LockRowBefore { zone, path, kind, agent, session, token, until };
+        let told: Told = (row.by.clone(), row.admin, row.entry_type);
+        let row = LockRow { user: None, ..row };
+        assert_eq!(lock_row(&key, &encode(&(&before, row.since, told)), now).unwrap(), row);
         let row = LockRow { by: None, admin: false, entry_type: EntryType::Reg, ..row };
         assert_eq!(lock_row(&key, &encode(&(&before, row.since)), now).unwrap(), row);
         let before = encode(&before);

@@ -75,7 +75,7 @@ impl Hearing {
         let request = &holder.request;
         let asked_from = request.owner.zone.clone().unwrap_or_else(|| zone.clone());
         let mut caller = Caller::agent(request.owner.agent.clone(), asked_from);
-        caller.admin = request.owner.admin;
+        (caller.admin, caller.user) = (request.owner.admin, request.owner.user.clone());
         let mut event =
             Event::new(kind, path, request.entry_type, Arc::new(caller), OpId(holder.token.into()));
         event.lock = Some(request.kind);

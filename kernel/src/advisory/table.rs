@@ -437,7 +437,8 @@ impl Locking {
 pub(crate) fn request(caller: &Caller, call: &SysLock, Locking { entry_type, is_own }: Locking) -> Request {
     let SysLock { kind, ttl, tied, durable, session, .. } = *call;
     let (agent, zone) = (caller.agent.clone(), (!is_own).then(|| caller.zone.clone()));
-    let owner = Owner { agent, zone, admin: caller.admin, life: caller.life, session };
+    let owner =
+        Owner { agent, zone, admin: caller.admin, user: caller.user.clone(), life: caller.life, session };
     Request { kind, ttl, owner, entry_type, tied, durable }
 }
 

@@ -305,7 +305,10 @@ impl Entry {
 
 fn told_bytes(told: Option<&Told>) -> u64 {
     // An event has a hash of 32 bytes and a few numbers.
-    told.map_or(0, |told| (told.zone.as_str().len() + 64 * told.events.len()) as u64)
+    told.map_or(0, |told| {
+        let user = told.user.as_deref().map_or(0, str::len);
+        (told.zone.as_str().len() + user + 64 * told.events.len()) as u64
+    })
 }
 
 fn paths_bytes(path: &VPath, other: Option<&VPath>, items: &[LogItem]) -> u64 {
@@ -379,6 +382,9 @@ pub struct Told {
     pub admin: bool,
     /// For each operation, in their order, what became of its entry; nothing where nothing changed.
     pub events: SmallVec<[Option<ToldEvent>; 1]>,
+    /// For whom it was, if that was said. Drivers store it behind the rest, which many have without it.
+    #[serde(skip)]
+    pub user: Option<Arc<str>>,
 }
 
 /// What became of an entry.

@@ -326,7 +326,8 @@ fn forget(kernel: &Kernel, root: FileId, row: MountRow) -> Change {
 pub(super) async fn commit(kernel: &Kernel, mut entry: Entry, held: Option<Held>) -> Result<Lsn, Error> {
     let (op, point) = (entry.op, entry.path.clone());
     // What says nothing is the kernel's own business, and is not taken for a mount from before the log kept what is told.
-    let nothing = || Arc::new(Told { zone: ZoneId::root(), admin: true, events: SmallVec::new() });
+    let nothing =
+        || Arc::new(Told { zone: ZoneId::root(), admin: true, events: SmallVec::new(), user: None });
     entry.told.get_or_insert_with(nothing);
     let committed = kernel.store().commit_held(entry, Publication::new(Box::new(|_| ()), held)).await;
     committed.map(|(lsn, _)| lsn).map_err(|error| match commit_error(op, &point, &error) {

@@ -14,6 +14,8 @@ pub(crate) struct Owner {
     /// The zone whose paths it asks by, where that is not the zone of what it asks for.
     pub(crate) zone: Option<ZoneId>,
     pub(crate) admin: bool,
+    /// For whom it asks, if that was said.
+    pub(crate) user: Option<Arc<str>>,
     /// The life and the activity in it: who waits for itself is found by these.
     pub(crate) life: LifeId,
     pub(crate) session: u64,
@@ -22,7 +24,7 @@ pub(crate) struct Owner {
 impl Owner {
     /// The agent of this name, where it asks by paths of the zone that it asks for, without the administrator's capability.
     pub(crate) fn new(agent: Arc<str>, life: LifeId, session: u64) -> Self {
-        Self { agent, zone: None, admin: false, life, session }
+        Self { agent, zone: None, admin: false, user: None, life, session }
     }
 }
 

@@ -31,6 +31,7 @@ use crate::owned::{Owned, Ownership};
 use crate::store::Announced;
 use crate::sys;
 use crate::volume::{Intent, Site, Stop, Transaction, Volume, commit_error, logged, store_error};
+use crate::watcher::told_by;
 
 /// An operation that may be executed, with its paths resolved.
 enum Item {
@@ -393,8 +394,7 @@ fn told(intent: &Intent, items: &[Item], results: &[TxDone]) -> Arc<Told> {
         let owner = item.owner(done).unwrap_or_else(|| intent.caller.agent.clone());
         Some(ToldEvent { kind, entry_type, size, content_id, version, generation, is_new, owner })
     });
-    let caller = &intent.caller;
-    Arc::new(Told { zone: caller.zone.clone(), admin: caller.admin, events: events.collect() })
+    told_by(&intent.caller, events.collect())
 }
 
 async fn draw_up(

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use nexus_messages::{Caller, EntryType, Event, EventKind, FileMetadata, LifeId, Lsn, Op, VPath, ZoneId};
 
+use smallvec::SmallVec;
+
 use super::scope::Facts;
 use super::subscription::{Group, Heard};
 use crate::hal::{Entry, LogRecord, Told, ToldEvent};
@@ -11,7 +13,12 @@ use crate::hal::{Entry, LogRecord, Told, ToldEvent};
 /// What is told of a change by `caller`, which left `metadata`, or removed what it describes.
 pub(crate) fn told(caller: &Caller, event: ToldEvent) -> Arc<Told> {
     let events = smallvec::smallvec![Some(event)];
-    Arc::new(Told { zone: caller.zone.clone(), admin: caller.admin, events })
+    told_by(caller, events)
+}
+
+/// As [`told`], of what became of several entries.
+pub(crate) fn told_by(caller: &Caller, events: SmallVec<[Option<ToldEvent>; 1]>) -> Arc<Told> {
+    Arc::new(Told { zone: caller.zone.clone(), admin: caller.admin, events, user: caller.user.clone() })
 }
 
 /// That `kind` happened to what `metadata` describes.
@@ -65,13 +72,13 @@ pub(crate) fn facts(entry: &Entry) -> impl Iterator<Item = Facts<'_>> {
 /// The events of a record of the log of `zone`, in the order of its operations. Of a record from before the log kept what is told, only what it says: what was
 /// asked for, where, by whom and when.
 pub(crate) fn heard(record: &LogRecord, zone: &ZoneId) -> Group {
-    let (of, admin) = match &record.told {
-        Some(told) => (&told.zone, told.admin),
-        None => (zone, false),
+    let (of, admin, user) = match &record.told {
+        Some(told) => (&told.zone, told.admin, told.user.clone()),
+        None => (zone, false, None),
     };
     let agent = record.caller.clone();
     // Whose life it was is nobody else's matter, and the log does not know it.
-    let caller = Arc::new(Caller { agent, zone: of.clone(), admin, life: LifeId::KERNEL });
+    let caller = Arc::new(Caller { agent, zone: of.clone(), admin, user, life: LifeId::KERNEL });
     let told = record.told.as_deref();
     record
         .operations()
@@ -163,7 +170,7 @@ mod tests {
     fn what_is_the_kernels_own_business_is_told_to_nobody() {
         let zone = ZoneId::root();
         assert!(heard(&record(Op::Collect, None, vec![], None), &zone).is_empty());
-        let nothing = Told { zone: zone.clone(), admin: true, events: smallvec::SmallVec::new() };
+        let nothing = Told { zone: zone.clone(), admin: true, events: SmallVec::new(), user: None };
         assert!(heard(&record(Op::Mount, None, vec![], Some(Arc::new(nothing))), &zone).is_empty());
     }
 
@@ -171,7 +178,7 @@ mod tests {
     fn of_a_transaction_only_what_changed_is_told() {
         let item = |at: &str| LogItem { op: Op::Setattr, path: path(at), other: None };
         let events = smallvec::smallvec![None, Some(told_mount(EventKind::MetadataChanged))];
-        let told = Told { zone: ZoneId::root(), admin: false, events };
+        let told = Told { zone: ZoneId::root(), admin: false, events, user: None };
         let tx = record(Op::Tx, None, vec![item("/same"), item("/changed")], Some(Arc::new(told)));
         let heard = heard(&tx, &ZoneId::root());
         assert_eq!((heard.len(), heard[0].event.path.as_str()), (1, "/changed"));

@@ -146,7 +146,7 @@ async fn work(
     let mut command = process::Command::new(program);
     command
         .args(arguments)
-        .env("NEXUS_DATA_DIR", &session.data)
+        .envs(session.told())
         .env("NEXUS_RECORD_OFFSET", offset.to_string())
         .env("NEXUS_RECORD_DELIVERIES", given.deliveries.to_string());
     session.out.flush()?;

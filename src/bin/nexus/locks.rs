@@ -52,7 +52,7 @@ pub(crate) async fn lock(session: &Arc<Session>, args: LockArgs) -> Outcome {
     let mut command = process::Command::new(program);
     command
         .args(arguments)
-        .env("NEXUS_DATA_DIR", &session.data)
+        .envs(session.told())
         .env("NEXUS_LOCK_PATH", guard.path().as_str())
         .env("NEXUS_LOCK_ID", guard.id().to_string())
         .env("NEXUS_LOCK_TOKEN", guard.fence().token.to_string());

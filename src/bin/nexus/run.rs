@@ -17,6 +17,9 @@ use crate::{
     past, pipe, ps, search, serve, services, shell, stream, top, tour, transfer, tx, watch,
 };
 
+/// Says for whom a command acts that does not say it itself.
+pub(crate) const USER: &str = "NEXUS_USER";
+
 /// The data folder when neither the command line nor the environment names one.
 const DATA_FOLDER: &str = "nexus-data";
 
@@ -27,6 +30,13 @@ pub(crate) fn main(cli: Cli) -> Status {
         return failure.status();
     }
     let out = Output::new(cli.json);
+    if cli.user.is_some() && matches!(cli.command, Command::Tour(_) | Command::Serve(_) | Command::Drivers(_))
+    {
+        out.failed(&Failure::Usage(
+            "--user: whom it acts for is for each command that changes something to say".into(),
+        ));
+        return out.take_status();
+    }
     let done = match cli.command {
         Command::Tour(args) => {
             let done = block_on(Box::pin(tour::tour(&out, args, cli.data, cli.profile.as_deref())));
@@ -36,7 +46,10 @@ pub(crate) fn main(cli: Cli) -> Status {
             block_on(Box::pin(serve::serve(&out, args, cli.data, cli.profile.as_deref())))
         }
         Command::Drivers(args) => drivers::drivers(&out, args).and_then(|()| out.flush()),
-        command => block_on(Box::pin(in_kernel(&out, command, cli.data, cli.profile.as_deref()))),
+        command => {
+            let user = cli.user.or_else(|| std::env::var(USER).ok().filter(|user| !user.is_empty()));
+            block_on(Box::pin(in_kernel(&out, command, cli.data, (cli.profile.as_deref(), user.as_deref()))))
+        }
     };
     if let Err(failure) = done {
         out.failed(&failure);
@@ -44,7 +57,12 @@ pub(crate) fn main(cli: Cli) -> Status {
     out.take_status()
 }
 
-async fn in_kernel(out: &Output, command: Command, data: Option<PathBuf>, profile: Option<&str>) -> Outcome {
+async fn in_kernel(
+    out: &Output,
+    command: Command,
+    data: Option<PathBuf>,
+    (profile, user): (Option<&str>, Option<&str>),
+) -> Outcome {
     let data = data.unwrap_or_else(data_folder);
     if let Command::Fsck(FsckArgs { give_up_after: Some(after), .. }) = &command {
         return fsck::give_up(out, &data, after).and_then(|()| out.flush());
@@ -67,6 +85,14 @@ async fn in_kernel(out: &Output, command: Command, data: Option<PathBuf>, profil
             return out.flush().and(told);
         }
         opened => opened?,
+    };
+    let nx = match user.map(|user| nx.user(user)) {
+        None => nx,
+        Some(Ok(nx)) => nx,
+        Some(Err(error)) => {
+            nx.shutdown().await?;
+            return Err(error.into());
+        }
     };
     // What it runs may work elsewhere, and is told where the data is.
     let data = std::path::absolute(&data).map_err(|error| Failure::host("connect", &data, error))?;

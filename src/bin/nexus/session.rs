@@ -1,5 +1,6 @@
 //! What every command runs in: the kernel, where to print, and the data folder.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use nexus::{AsOf, Error, ErrorKind, Fence, IntoPath, Nexus, Op, VPath};
@@ -8,6 +9,7 @@ use nexus_actors::Env;
 use crate::args::{AsOfArgs, FenceArgs};
 use crate::failure::{Failure, Outcome};
 use crate::output::Output;
+use crate::run::USER;
 
 /// A running kernel and an output.
 pub(crate) struct Session {
@@ -21,6 +23,12 @@ impl Session {
     /// A session on the administrator's handle `nx`, whose kernel keeps its data in `data`.
     pub(crate) fn new(nx: Nexus, out: Output, data: PathBuf) -> Self {
         Self { nx, out, data }
+    }
+
+    /// What a command is told that this one runs: where the data is, and for whom it acts.
+    pub(crate) fn told(&self) -> impl Iterator<Item = (&'static str, &OsStr)> {
+        let user = self.nx.caller().user.as_deref().map(|user| (USER, OsStr::new(user)));
+        [("NEXUS_DATA_DIR", self.data.as_os_str())].into_iter().chain(user)
     }
 
     /// The kernel's clock, tasks and threads.

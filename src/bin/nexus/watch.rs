@@ -106,6 +106,7 @@ fn object(event: &Event) -> Value {
         "generation": event.generation,
         "is_new": event.is_new,
         "agent": event.caller.agent,
+        "user": event.caller.user,
         "zone": event.caller.zone,
         "op": event.op_id.to_string(),
         "at": event.at.to_string(),

@@ -354,7 +354,7 @@ pub(crate) struct StreamRemoveGroupArgs {
 Prints: LSN TIME KIND AGENT PATH, and behind it -> where a rename leads or <- where a copy comes from.
 Kinds: file_write, file_delete, file_rename, file_copy, dir_create, dir_delete, metadata_change, create, mount, unmount, lock, unlock, outside_change, outside_delete.
 When they came faster than they were taken, the log tells the rest; what is in no log is lost, and that is told on standard error, with the place from which the rest is told.
-With --json: {lsn, kind, path, other, type, size, content_id, version, generation, is_new, agent, zone, op, at, lock} for each, {overflow} with that place, and
+With --json: {lsn, kind, path, other, type, size, content_id, version, generation, is_new, agent, user, zone, op, at, lock} for each, {overflow} with that place, and
 {next} at the end, also when a signal or the end of the kernel ends it: where to go on.")]
 pub(crate) struct WatchArgs {
     /// A path, which need not exist; with --glob a pattern

@@ -35,6 +35,10 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) profile: Option<String>,
 
+    /// For whom: told with what the command does, and to hooks [default: $NEXUS_USER, else nobody]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+
     /// Print JSON: one object, or one a line. Each command's help says which fields
     #[arg(long, global = true)]
     pub(crate) json: bool,
