@@ -206,7 +206,7 @@ pub struct Event {
     pub generation: u64,
     /// Whether the entry was made by this change.
     pub is_new: bool,
-    /// Who did it, and in which zone; of a lock, who has it or had it.
+    /// Who did it, in which zone, and for whom; of a lock, who has it or had it.
     pub caller: Arc<Caller>,
     /// The operation.
     pub op_id: OpId,
