@@ -238,8 +238,21 @@ impl StreamStore for MemoryStreams {
         ready(self.append_now(stream, &append))
     }
 
+    fn append_at_once(&self, stream: FileId, append: &Append) -> Option<Result<Appended, StreamError>> {
+        Some(self.append_now(stream, append))
+    }
+
     fn read(&self, stream: FileId, from: u64, most: ReadBounds) -> StreamFuture<'_, StreamRead> {
         ready(self.with(stream, |stream| stream.read(from, most)))
+    }
+
+    fn read_at_once(
+        &self,
+        stream: FileId,
+        from: u64,
+        most: ReadBounds,
+    ) -> Option<Result<StreamRead, StreamError>> {
+        Some(self.with(stream, |stream| stream.read(from, most)))
     }
 
     fn state(&self, stream: FileId) -> StreamFuture<'_, StreamState> {

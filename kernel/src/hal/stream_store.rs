@@ -65,6 +65,12 @@ pub trait StreamStore: fmt::Debug + Send + Sync + 'static {
     /// [`StreamError::is_unknown`] tells.
     fn append(&self, stream: FileId, append: Append) -> StreamFuture<'_, Appended>;
 
+    /// As [`append`](Self::append), of a store that waits for nobody meanwhile. None, and nothing is done: it is one that may.
+    fn append_at_once(&self, stream: FileId, append: &Append) -> Option<Result<Appended, StreamError>> {
+        let _ = (stream, append);
+        None
+    }
+
     /// The records from `from` on, as many as `most` allows and at least one when there is one; none at the tail. Repeat: safe.
     ///
     /// # Errors
@@ -72,6 +78,17 @@ pub trait StreamStore: fmt::Debug + Send + Sync + 'static {
     /// [`StreamError::Trimmed`] with the oldest when `from` is no longer there, [`StreamError::BeyondTail`] when it is not there yet, and
     /// [`StoreError::Corrupt`] when a record is not what was written: none is left out, and those before it can be read.
     fn read(&self, stream: FileId, from: u64, most: ReadBounds) -> StreamFuture<'_, StreamRead>;
+
+    /// As [`read`](Self::read), of a store that waits for nobody meanwhile. None: it is one that may.
+    fn read_at_once(
+        &self,
+        stream: FileId,
+        from: u64,
+        most: ReadBounds,
+    ) -> Option<Result<StreamRead, StreamError>> {
+        let _ = (stream, from, most);
+        None
+    }
 
     /// What the stream is now. Repeat: safe.
     fn state(&self, stream: FileId) -> StreamFuture<'_, StreamState>;

@@ -138,8 +138,14 @@ impl Counter {
     /// One more.
     #[inline]
     pub(crate) fn count(&self) {
+        self.add(1);
+    }
+
+    /// So many more.
+    #[inline]
+    pub(crate) fn add(&self, more: u64) {
         // Statistics: nothing is ordered by them.
-        self.0[shard()].fetch_add(1, Ordering::Relaxed);
+        self.0[shard()].fetch_add(more, Ordering::Relaxed);
     }
 
     /// How many there were. What is counted meanwhile may be in it or not.

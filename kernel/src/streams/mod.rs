@@ -306,7 +306,8 @@ impl Kernel {
             Err(StreamError::NoStream { .. }) => store.create(id, limits).await?,
             known => known?,
         };
-        let stream = Stream::new(mount.root, io_profile, store, metadata.clone(), state);
+        let totals = table.totals().clone();
+        let stream = Stream::new(mount.root, io_profile, store, metadata.clone(), (state, totals));
         let stream = table.open(stream)?;
         // After it was opened: whoever removes the entry drops the stream when the row is gone. So either finds the other.
         if !self.has_entry(mount, id) {

@@ -1,7 +1,7 @@
 //! One stream: its place in a store, and who waits at its tail.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use crate::hal::{
     Append, Appended, ReadBounds, StreamError, StreamFuture, StreamRead, StreamRecord, StreamState,
     StreamStore,
 };
+use crate::metrics::Counter;
 
 /// How often a read of the oldest record looks for the next one when that went meanwhile: whoever has a stream mapped may write anything into it.
 pub(super) const OLDEST_ATTEMPTS_MAX: usize = 100;
@@ -98,8 +99,13 @@ enum Life {
     Down,
 }
 
-/// What was counted: appends, records appended, records read.
-pub(super) type Totals = [AtomicU64; 3];
+/// What was counted of all streams.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    pub(super) appends: Counter,
+    pub(super) appended: Counter,
+    pub(super) read: Counter,
+}
 
 /// A stream that is open.
 pub(crate) struct Stream {
@@ -113,7 +119,7 @@ pub(crate) struct Stream {
     waiting: AtomicUsize,
     /// What its entry was when it was looked up last.
     seen: Mutex<Arc<FileMetadata>>,
-    pub(super) totals: Arc<Totals>,
+    totals: Arc<Totals>,
     /// For how long it keeps records; and whether it is looked at when the oldest is older.
     age_max: Option<Duration>,
     is_looked_at: AtomicBool,
@@ -144,7 +150,7 @@ impl Stream {
         io_profile: IoProfile,
         store: Arc<dyn StreamStore>,
         metadata: Arc<FileMetadata>,
-        state: StreamState,
+        (state, totals): (StreamState, Arc<Totals>),
     ) -> Self {
         Self {
             id: metadata.file_id,
@@ -155,7 +161,7 @@ impl Stream {
             changed: Notify::new(),
             waiting: AtomicUsize::new(0),
             seen: Mutex::new(metadata),
-            totals: Arc::default(),
+            totals,
             age_max: state.limits.age_max,
             is_looked_at: AtomicBool::new(false),
             desk: OnceLock::new(),
@@ -238,17 +244,37 @@ impl Stream {
     pub(crate) async fn append(&self, append: Append) -> Result<Appended, Refusal> {
         self.check()?;
         let appended = self.store.append(self.id, append).await.map_err(|error| self.failed(error))?;
+        self.tell_of(&appended);
+        Ok(appended)
+    }
+
+    /// As [`append`](Self::append), where that waits for nobody. None: it may, or nothing came of it, and nothing was done.
+    pub(crate) fn append_at_once(&self, append: &Append) -> Option<Appended> {
+        self.check().ok()?;
+        let appended = self.store.append_at_once(self.id, append)?.ok()?;
+        self.tell_of(&appended);
+        Some(appended)
+    }
+
+    /// Counts an append, and tells those who wait.
+    fn tell_of(&self, appended: &Appended) {
         if !appended.repeated {
-            // Statistics: nothing is ordered by them.
-            self.totals[0].fetch_add(1, Ordering::Relaxed);
-            self.totals[1].fetch_add(appended.count, Ordering::Relaxed);
+            self.totals.appends.count();
+            self.totals.appended.add(appended.count);
         }
         self.change(|now| {
             let is_new = appended.tail > now.tail;
             now.tail = now.tail.max(appended.tail);
             is_new
         });
-        Ok(appended)
+    }
+
+    /// The records from `from` on, where looking for them waits for nobody; none at the tail. None at all: it may, or they cannot be read.
+    pub(crate) fn read_at_once(&self, from: u64, most: ReadBounds) -> Option<StreamRead> {
+        self.check().ok()?;
+        let read = self.store.read_at_once(self.id, from, most)?.ok()?;
+        self.totals.read.add(read.records.len() as u64);
+        Some(read)
     }
 
     /// The records from `from` on. At the tail none, or it waits for one for so long. Dropping the future changes nothing.
@@ -264,7 +290,7 @@ impl Stream {
             None => read.await,
             Some(wait) => env.timeout(wait, read).await.unwrap_or(Err(Refusal::NothingCame(wait))),
         }?;
-        self.totals[2].fetch_add(read.records.len() as u64, Ordering::Relaxed);
+        self.totals.read.add(read.records.len() as u64);
         Ok(read)
     }
 

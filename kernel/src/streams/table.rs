@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use dashmap::{DashMap, Entry};
+use foldhash::fast::FixedState;
 use nexus_actors::Env;
 use nexus_messages::syscall::{GroupInfo, IoProfile};
 use nexus_messages::{FileId, FileMetadata, LifeId, Timestamp};
@@ -27,7 +29,9 @@ pub(crate) struct StreamTable(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     stores: OnceLock<Stores>,
-    open: Mutex<HashMap<FileId, Arc<Stream>>>,
+    open: DashMap<FileId, Arc<Stream>, FixedState>,
+    /// How many are open, or about to be.
+    open_count: AtomicUsize,
     /// Streams whose entries are gone, and in which tree these were. No more than the stores have streams.
     dropped: Mutex<BTreeMap<FileId, TreeId>>,
     totals: Arc<Totals>,
@@ -88,26 +92,39 @@ impl StreamTable {
 
     /// The open stream with this identity.
     pub(crate) fn get(&self, id: FileId) -> Option<Arc<Stream>> {
-        self.0.open.lock().get(&id).cloned()
+        self.0.open.get(&id).map(|open| open.clone())
     }
 
     /// Lists the stream as open; gives the one that is open already, if one is.
-    pub(super) fn open(&self, mut stream: Stream) -> Result<Arc<Stream>, Refusal> {
-        stream.totals = self.0.totals.clone();
-        let mut open = self.0.open.lock();
-        // Under the lock under which all are ended.
-        if self.0.ended.load(Ordering::Relaxed) {
+    pub(super) fn open(&self, stream: Stream) -> Result<Arc<Stream>, Refusal> {
+        let place = self.0.open.entry(stream.id);
+        // Under the lock of its place, under which it is ended: who ends all comes to it later, or has said so before.
+        if self.0.ended.load(Ordering::SeqCst) {
             return Err(Refusal::Down);
         }
-        if let Some(there) = open.get(&stream.id) {
-            return Ok(there.clone());
+        match place {
+            Entry::Occupied(there) => Ok(there.get().clone()),
+            Entry::Vacant(place) => {
+                let more = |count: usize| (count < STREAMS_MAX).then_some(count + 1);
+                let counted = self.0.open_count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+                counted.map_err(|_| Refusal::TooManyStreams)?;
+                let stream = Arc::new(stream);
+                place.insert(stream.clone());
+                Ok(stream)
+            }
         }
-        if open.len() >= STREAMS_MAX {
-            return Err(Refusal::TooManyStreams);
-        }
-        let stream = Arc::new(stream);
-        open.insert(stream.id, stream.clone());
-        Ok(stream)
+    }
+
+    /// Lists the stream as open no more.
+    fn close(&self, id: FileId) -> Option<Arc<Stream>> {
+        let (_, closed) = self.0.open.remove(&id)?;
+        self.0.open_count.fetch_sub(1, Ordering::Relaxed);
+        Some(closed)
+    }
+
+    /// What is counted of all streams.
+    pub(super) fn totals(&self) -> &Arc<Totals> {
+        &self.0.totals
     }
 
     /// Notes what the entry of a stream is now, if it is open.
@@ -165,7 +182,7 @@ impl StreamTable {
     /// The entry of this stream is gone. Who waits is told by a task of its own, because the caller may hold what a waker needs.
     pub(super) fn drop_stream(&self, env: &Env, tree: TreeId, id: FileId) {
         self.note_dropped(tree, id);
-        let open = self.0.open.lock().remove(&id);
+        let open = self.close(id);
         self.0.desks.lock().remove(&id);
         if let Some(stream) = open {
             env.spawn("streams.removed", async move { stream.remove() });
@@ -179,12 +196,10 @@ impl StreamTable {
 
     /// The mount with this root is detached. Its streams on disk are there when it comes back, those in memory are not.
     pub(super) fn close_mount(&self, env: &Env, mount: FileId) {
-        let closed: Vec<Arc<Stream>> = {
-            let mut open = self.0.open.lock();
-            let closed = open.values().filter(|stream| stream.mount == mount).cloned().collect::<Vec<_>>();
-            closed.iter().for_each(|stream| drop(open.remove(&stream.id)));
-            closed
-        };
+        // Who opens one meanwhile finds behind that that its mount is gone.
+        let mut closed = self.all();
+        closed.retain(|stream| stream.mount == mount);
+        closed.retain(|stream| self.close(stream.id).is_some());
         if closed.is_empty() {
             return;
         }
@@ -221,12 +236,8 @@ impl StreamTable {
 
     /// The kernel has ended: nobody waits any longer, and nothing is opened. May be repeated.
     pub(crate) fn end(&self) {
-        let open: Vec<Arc<Stream>> = {
-            let open = self.0.open.lock();
-            self.0.ended.store(true, Ordering::Relaxed);
-            open.values().cloned().collect()
-        };
-        open.iter().for_each(|stream| stream.end());
+        self.0.ended.store(true, Ordering::SeqCst);
+        self.all().iter().for_each(|stream| stream.end());
     }
 
     /// The open streams, by zone and path, at most `limit`.
@@ -265,15 +276,15 @@ impl StreamTable {
 
     /// What was counted. Visits each stream.
     pub(crate) fn statistics(&self) -> StreamStatistics {
-        let [appends, appended, read] = [0, 1, 2].map(|n: usize| self.0.totals[n].load(Ordering::Relaxed));
+        let Totals { appends, appended, read } = &*self.0.totals;
         let dropped = self.0.dropped.lock().len();
         let [taken, taken_again, acknowledged, dead] =
             [0, 1, 2, 3].map(|n: usize| self.0.group_totals[n].load(Ordering::Relaxed));
         let mut counted = StreamStatistics {
             dropped,
-            appends,
-            appended,
-            read,
+            appends: appends.sum(),
+            appended: appended.sum(),
+            read: read.sum(),
             aged: self.0.ages.gone(),
             taken,
             taken_again,
@@ -293,12 +304,12 @@ impl StreamTable {
     }
 
     fn all(&self) -> Vec<Arc<Stream>> {
-        self.0.open.lock().values().cloned().collect()
+        self.0.open.iter().map(|open| open.clone()).collect()
     }
 }
 
 impl fmt::Debug for StreamTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StreamTable").field("open", &self.0.open.lock().len()).finish_non_exhaustive()
+        f.debug_struct("StreamTable").field("open", &self.0.open_count).finish_non_exhaustive()
     }
 }

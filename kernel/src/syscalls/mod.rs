@@ -48,7 +48,7 @@ use crate::kernel::Kernel;
 
 /// A syscall that the kernel serves.
 pub trait Serve: SyscallMessage {
-    /// The answer, when it is at hand: asks nobody, waits for nothing, allocates nothing. None: [`serve`](Self::serve) has it, and the call is as it was.
+    /// The answer, when it is at hand: asks nobody, waits for nothing, allocates nothing but records of a stream. None: [`serve`](Self::serve) has it, and the call is as it was.
     fn warm(&mut self, kernel: &Kernel, caller: &Caller) -> Option<Self::Done> {
         let _ = (kernel, caller);
         None

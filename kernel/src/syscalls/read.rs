@@ -42,8 +42,10 @@ impl Serve for SysRead {
         if self.pipe.is_some() {
             return None;
         }
-        let is_plain = self.as_of.is_none() && !matches!(self.extent, Extent::Records(_));
-        let read = if is_plain { pipe::read_warm(kernel, caller, self) } else { None };
+        if let Extent::Records(range) = self.extent {
+            return records::read_warm(kernel, caller, self, range);
+        }
+        let read = if self.as_of.is_none() { pipe::read_warm(kernel, caller, self) } else { None };
         read.or_else(|| content_at_hand(kernel, caller, self))
     }
 

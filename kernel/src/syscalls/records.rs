@@ -4,24 +4,26 @@
 
 use std::sync::Arc;
 
+use nexus_actors::Ref;
 use nexus_messages::syscall::{
-    CommittedOp, Create, Extent, Fence, Place, Precondition, ReadData, Record, Records, SysRead, SysWrite,
-    Written,
+    CommittedOp, Create, Extent, Fence, Place, Precondition, ReadData, Record, RecordRange, Records,
+    StreamStart, SysRead, SysWrite, Written,
 };
 use nexus_messages::{
     Caller, Consistency, Durability, EntryType, Error, ErrorKind, FileMetadata, Lsn, Op, OpId, Receipt,
     Result, Timestamp, VPath,
 };
 
+use super::admit::Admissible;
 use super::locate::Located;
 use super::mutate::fenced;
 use crate::advisory::Hold;
 use crate::content;
-use crate::hal::{Append, ReadBounds};
+use crate::hal::{Append, Appended, ReadBounds, StreamRead};
 use crate::kernel::Kernel;
 use crate::namespace::Node;
 use crate::owned::Owned;
-use crate::streams::{Age, Refusal, Stream};
+use crate::streams::{Age, Refusal, Stream, StreamTable, Streams};
 use crate::sys;
 use crate::underway::Passing;
 
@@ -59,6 +61,47 @@ pub(super) fn at_hand(kernel: &Kernel, caller: &Caller, op: Op, path: &VPath) ->
     Some(Ready { stream, metadata })
 }
 
+/// Whether it appends without an identity and a fence: what is sent again, or under a lock, is looked at with what is under way.
+pub(super) fn is_plain_append(call: &SysWrite) -> bool {
+    call.place == Place::End && call.pipe.is_none() && call.op_id.is_none() && call.fence.is_none()
+}
+
+/// Appends to a stream that is at hand, and takes records at once. None, and nothing was done: it may not, or is to be told why not.
+pub(super) fn append_warm(kernel: &Kernel, caller: &Caller, call: &SysWrite) -> Option<Written> {
+    if !is_plain_append(call) {
+        return None;
+    }
+    let Ready { stream, metadata } = at_hand(kernel, caller, SysWrite::OP, &call.path)?;
+    // What comes from a store that outlives the process is kept by who does not end with the caller.
+    if stream.is_durable() {
+        return None;
+    }
+    call.validate().and_then(|()| check_write(call, false)).ok()?;
+    let append = append_of(kernel, call);
+    let appended = stream.append_at_once(&append)?;
+    note_age(kernel.streams(), kernel.streams_actor(), &stream, append.at);
+    Some(written(call, metadata, false, &appended))
+}
+
+/// Reads records of a stream that is at hand, and has them at once. None: it may not, has none yet for who waits, or is to be told why not.
+pub(super) fn read_warm(
+    kernel: &Kernel,
+    caller: &Caller,
+    call: &SysRead,
+    range: RecordRange,
+) -> Option<ReadData> {
+    let StreamStart::At(from) = range.from else { return None };
+    if call.as_of.is_some() {
+        return None;
+    }
+    let Ready { stream, metadata } = at_hand(kernel, caller, SysRead::OP, &call.path)?;
+    let read = stream.read_at_once(from, bounds(range))?;
+    if read.records.is_empty() && !read.closed && call.wait.is_some() {
+        return None;
+    }
+    Some(read_data(read, metadata))
+}
+
 /// The stream at `located`, opened if it is not.
 pub(super) async fn ready(kernel: &Kernel, op: Op, located: &Located) -> Result<Ready> {
     let (site, node) = located.clone().existing(op)?;
@@ -91,13 +134,19 @@ pub(super) async fn read(kernel: &Kernel, ready: Ready, call: &SysRead) -> Resul
         return invalid("a stream is read record by record: say from which one");
     };
     let Ready { stream, metadata } = ready;
-    let records = usize::try_from(range.records_max).unwrap_or(usize::MAX);
-    let most = ReadBounds::new(records, range.bytes_max);
-    let read = Box::pin(stream.read(kernel.env(), range.from, most, call.wait)).await;
+    let read = Box::pin(stream.read(kernel.env(), range.from, bounds(range), call.wait)).await;
     let read = read.map_err(|refusal| refused(SysRead::OP, &call.path, &refusal))?;
+    Ok(read_data(read, metadata))
+}
+
+fn bounds(range: RecordRange) -> ReadBounds {
+    ReadBounds::new(usize::try_from(range.records_max).unwrap_or(usize::MAX), range.bytes_max)
+}
+
+fn read_data(read: StreamRead, metadata: Arc<FileMetadata>) -> ReadData {
     let (next, tail) = (read.next, read.tail);
     let records = read.records.into_iter().map(|record| Record::new(record.offset, record.at, record.data));
-    Ok(ReadData::of_stream(Records::new(records.collect(), next, tail), metadata))
+    ReadData::of_stream(Records::new(records.collect(), next, tail), metadata)
 }
 
 fn check_write(call: &SysWrite, is_durable: bool) -> Result<()> {
@@ -130,13 +179,8 @@ pub(super) async fn write(
     let Ready { stream, metadata } = ready;
     let is_durable = stream.is_durable();
     check_write(call, is_durable)?;
-    let mut append = Append::new(call.data.iter().cloned(), Timestamp(kernel.env().wall()));
-    if let Some(op_id) = call.op_id {
-        append = append.op(op_id);
-    }
-    let (records, length) = (call.data.len() as u64, content::length(&call.data));
-    let durability = if is_durable { Durability::Strong } else { Durability::Volatile };
-    let receipt = Receipt::unchanged(call.op_id.unwrap_or(OpId(0)), Lsn(0), durability);
+    let append = append_of(kernel, call);
+    let receipt = receipt(call, is_durable);
     let (table, actor) = (kernel.streams().clone(), kernel.streams_actor().clone());
     let (underway, caller, path) = (kernel.underway().clone(), caller.clone(), call.path.clone());
     let passing = call.op_id.map(|op_id| underway.begin(op_id, &caller, SysWrite::OP, &path));
@@ -153,9 +197,8 @@ pub(super) async fn write(
             }
         };
         let appended = stream.append(append).await.map_err(|refusal| refused(SysWrite::OP, &path, &refusal));
-        if appended.is_ok() && table.note_age(&stream, at) {
-            // One that has ended is followed by one that looks before all else.
-            let _ = actor.signal(Age);
+        if appended.is_ok() {
+            note_age(&table, &actor, &stream, at);
         }
         let Some(passing) = passing else { return appended };
         if appended.is_ok() {
@@ -164,9 +207,35 @@ pub(super) async fn write(
         passing.ends(appended)
     });
     let appended = appended.await?;
+    Ok(written(call, metadata, is_durable, &appended))
+}
+
+fn append_of(kernel: &Kernel, call: &SysWrite) -> Append {
+    let append = Append::new(call.data.iter().cloned(), Timestamp(kernel.env().wall()));
+    match call.op_id {
+        Some(op_id) => append.op(op_id),
+        None => append,
+    }
+}
+
+fn receipt(call: &SysWrite, is_durable: bool) -> Receipt {
+    let durability = if is_durable { Durability::Strong } else { Durability::Volatile };
+    Receipt::unchanged(call.op_id.unwrap_or(OpId(0)), Lsn(0), durability)
+}
+
+fn written(call: &SysWrite, metadata: Arc<FileMetadata>, is_durable: bool, appended: &Appended) -> Written {
+    let (length, receipt) = (content::length(&call.data), receipt(call, is_durable));
     let mut written = Written::new(length, Some(metadata.size), metadata, receipt);
-    (written.places, written.first_record) = (records, Some(appended.first));
-    Ok(written)
+    (written.places, written.first_record) = (call.data.len() as u64, Some(appended.first));
+    written
+}
+
+/// Has the stream looked at when its oldest record is too old, if that is not noted yet.
+fn note_age(table: &StreamTable, actor: &Ref<Streams>, stream: &Stream, at: Timestamp) {
+    if table.note_age(stream, at) {
+        // One that has ended is followed by one that looks before all else.
+        let _ = actor.signal(Age);
+    }
 }
 
 /// Keeps a lock from others for an append under it. None of an append that was executed before: sent again, it is told where its records are, whoever has the lock by now.

@@ -113,18 +113,19 @@ impl Mutation for SysWrite {
 impl Serve for SysWrite {
     #[inline]
     fn warm(&mut self, kernel: &Kernel, caller: &Caller) -> Option<Written> {
-        if self.pipe.is_some() { None } else { pipe::write_warm(kernel, caller, self) }
+        if self.pipe.is_some() {
+            return None;
+        }
+        let is_append = self.place == Place::End;
+        let appended = if is_append { records::append_warm(kernel, caller, self) } else { None };
+        appended.or_else(|| pipe::write_warm(kernel, caller, self))
     }
 
     async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<Written> {
         if let Some(ready) = pipe::at_hand(kernel, caller, Self::OP, &self.path, self.pipe) {
             return Box::pin(pipe::write(kernel, caller, ready, &self)).await;
         }
-        // What is sent again, or under a lock, is looked at with what is under way.
-        if self.place == Place::End
-            && self.pipe.is_none()
-            && self.op_id.is_none()
-            && self.fence.is_none()
+        if records::is_plain_append(&self)
             && let Some(ready) = records::at_hand(kernel, caller, Self::OP, &self.path)
         {
             self.validate()?;
