@@ -46,6 +46,7 @@ pub use migration::{MigrateOrder, MigrationState, MigrationStatus};
 pub(crate) use migration::{Migrations, ordered};
 pub(crate) use mount::Mount;
 pub(crate) use options::HISTORY_COUNT_MAX;
+pub(crate) use passage::{Naming, UnderWay};
 pub(crate) use probe::probe;
 pub(crate) use table::Mounts;
 pub(crate) use view::MountTimes;

@@ -18,7 +18,7 @@ use super::driver::{Driver, Threads};
 use super::guarded::Guarded;
 use super::health::Health;
 use super::options::{Class, HistoryPolicy, MountOptions, Nature, stores_the_same};
-use super::passage::{Closed, Era, Passage};
+use super::passage::{Closed, Era, Passage, UnderWay};
 use super::placeholder::Placeholder;
 use crate::hal::{
     CacheFigures, ConnectorCategory, ObjectStore, PathCapabilities, PathStore, StoreError, TreeId,
@@ -141,6 +141,11 @@ impl Mount {
     /// What changes of the driver pass.
     pub(super) fn passage(&self) -> &Arc<Passage> {
         &self.passage
+    }
+
+    /// Content comes here as a stream for as long as what this gives is there.
+    pub(crate) fn stream(&self) -> UnderWay {
+        self.passage.stream()
     }
 
     /// How the kernel treats the driver.

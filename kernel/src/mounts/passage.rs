@@ -2,6 +2,9 @@
 //!
 //! Every change goes through it from its beginning to its end. So who closes it knows that nothing changes, and that of all that changed before
 //! a note was taken. Looks pass without it.
+//!
+//! Where names are rows, a change of a name need not come to the driver. While such a mount is migrated to where they are not, it is noted by who holds the lock of
+//! its path, before the lock is given back: so who has the lock of all of the mount knows of all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,9 +14,11 @@ use std::time::Duration;
 use nexus_actors::Env;
 use nexus_messages::{ContentId, VPath};
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::guarded::Guarded;
+use super::mount::Mount;
 use crate::hal::StoreError;
 
 /// How many changes of one mount may be inside its driver at once.
@@ -97,9 +102,13 @@ pub(super) enum Touched<'a> {
 pub(super) struct Passage {
     gate: Arc<Semaphore>,
     is_noting: AtomicBool,
+    /// Whether names are noted that rows tell of, and not what comes to the driver.
+    is_noting_names: AtomicBool,
     notes: Mutex<Notes>,
     /// How many uploads are under way, at whichever of the doors.
     uploads: AtomicUsize,
+    /// How many streams of content come for files of the mount, whether their content is with a driver yet or not.
+    streams: AtomicUsize,
     /// What the next door of another era ends.
     handover: Mutex<Option<Handover>>,
 }
@@ -130,13 +139,36 @@ impl Drop for Pass<'_> {
     }
 }
 
-/// An upload, while it is under way.
+/// Names that may be changed by who made this, with their paths locked, on mounts where names are rows. They are noted when it is dropped, which is to be before the
+/// locks are.
+pub(crate) struct Naming<'a>(SmallVec<[(&'a Mount, &'a VPath, bool); 2]>);
+
+impl<'a> Naming<'a> {
+    /// Paths on mounts, and whether all below them may be changed, too.
+    pub(crate) fn of(names: impl Iterator<Item = (&'a Mount, &'a VPath, bool)>) -> Self {
+        Self(names.filter(|(mount, ..)| !mount.is_path_addressed()).collect())
+    }
+}
+
+impl Drop for Naming<'_> {
+    fn drop(&mut self) {
+        for (mount, path, deep) in &self.0 {
+            mount.passage().note_name(path.relative_to(&mount.point).unwrap_or_default(), *deep);
+        }
+    }
+}
+
+/// Content, while it is on its way.
 #[derive(Debug)]
-pub(super) struct UnderWay(Arc<Passage>);
+pub(crate) struct UnderWay {
+    passage: Arc<Passage>,
+    /// Whether it is with the driver.
+    uploaded: bool,
+}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.uploads.fetch_sub(1, Ordering::Relaxed);
+        self.passage.coming(self.uploaded).fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -145,8 +177,10 @@ impl Passage {
         Self {
             gate: Arc::new(Semaphore::new(PASSES as usize)),
             is_noting: AtomicBool::new(false),
+            is_noting_names: AtomicBool::new(false),
             notes: Mutex::default(),
             uploads: AtomicUsize::new(0),
+            streams: AtomicUsize::new(0),
             handover: Mutex::default(),
         }
     }
@@ -174,15 +208,33 @@ impl Passage {
         Ok(Pass { passage: self, touched, _permit: permit })
     }
 
+    fn coming(&self, uploaded: bool) -> &AtomicUsize {
+        if uploaded { &self.uploads } else { &self.streams }
+    }
+
+    fn under_way(self: &Arc<Self>, uploaded: bool) -> UnderWay {
+        self.coming(uploaded).fetch_add(1, Ordering::Relaxed);
+        UnderWay { passage: self.clone(), uploaded }
+    }
+
     /// An upload is under way for as long as what this gives is there. It passes the gate when it finishes, and not before.
     pub(super) fn upload(self: &Arc<Self>) -> UnderWay {
-        self.uploads.fetch_add(1, Ordering::Relaxed);
-        UnderWay(self.clone())
+        self.under_way(true)
+    }
+
+    /// Content comes as a stream for as long as what this gives is there: until it is committed, or given up.
+    pub(super) fn stream(self: &Arc<Self>) -> UnderWay {
+        self.under_way(false)
     }
 
     /// How many uploads are under way. It may be another number by now.
     pub(super) fn uploads(&self) -> usize {
         self.uploads.load(Ordering::Relaxed)
+    }
+
+    /// How many streams of content come. It may be another number by now.
+    pub(super) fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
     }
 
     fn note(&self, touched: Touched<'_>) {
@@ -203,14 +255,23 @@ impl Passage {
         }
     }
 
-    /// Notes what is changed from now on, until [`end_notes`](Self::end_notes).
-    pub(super) fn begin_notes(&self) {
+    fn note_name(&self, path: &str, deep: bool) {
+        // As above.
+        if self.is_noting_names.load(Ordering::Acquire) {
+            self.notes.lock().path(path, deep);
+        }
+    }
+
+    /// Notes what is changed from now on, until [`end_notes`](Self::end_notes): of what comes to the driver, or of `names` that are rows.
+    pub(super) fn begin_notes(&self, names: bool) {
         *self.notes.lock() = Notes::default();
-        self.is_noting.store(true, Ordering::Release);
+        let noting = if names { &self.is_noting_names } else { &self.is_noting };
+        noting.store(true, Ordering::Release);
     }
 
     pub(super) fn end_notes(&self) {
         self.is_noting.store(false, Ordering::Release);
+        self.is_noting_names.store(false, Ordering::Release);
         *self.notes.lock() = Notes::default();
     }
 
@@ -283,7 +344,7 @@ mod tests {
         simulation.block_on(async {
             let (passage, point) = (Passage::new(), VPath::root());
             let touched = passage.pass(&env, &point, Touched::Path("a")).await.unwrap();
-            passage.begin_notes();
+            passage.begin_notes(false);
             assert!(passage.close(&env, Duration::from_secs(1)).await.is_none(), "a change is inside");
             assert!(passage.take_notes().is_empty());
             drop(touched);

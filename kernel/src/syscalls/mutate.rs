@@ -18,6 +18,7 @@ use crate::advisory::Hold;
 use crate::hal::StoreError;
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, PathGuards, Scope};
+use crate::mounts::Naming;
 use crate::owned::{Owned, Ownership};
 use crate::registry::is_service_path;
 use crate::store::Announced;
@@ -359,6 +360,9 @@ async fn attempt<M: Mutation>(
                 if kernel.gate().is_guarded() {
                     look_again(kernel, intent, admitted).await?;
                 }
+                // Until it has ended, and no longer than the guards.
+                let deep = scope == Scope::Subtree;
+                let _naming = Naming::of(sites(admitted).map(|site| (&*site.mount, &site.path, deep)));
                 M::run(kernel, intent, admitted).await
             };
             match run.await {
@@ -482,8 +486,12 @@ pub(super) fn writable(intent: &Intent, site: &Site) -> Result<()> {
 
 /// Whether the mounts that the paths were resolved to still serve them.
 fn are_served<M: Mutation>(kernel: &Kernel, intent: &Intent, admitted: &Admitted<M>) -> bool {
-    let sites = [Some(&admitted.first.site), admitted.second.as_ref().map(|second| &second.site)];
-    sites.into_iter().flatten().all(|site| is_served(kernel, &intent.caller.zone, site))
+    sites(admitted).all(|site| is_served(kernel, &intent.caller.zone, site))
+}
+
+/// What the paths lead to.
+fn sites<M: Mutation>(admitted: &Admitted<M>) -> impl Iterator<Item = &Site> {
+    std::iter::once(&admitted.first.site).chain(admitted.second.as_ref().map(|second| &second.site))
 }
 
 /// Looks under the lock at what a call finds, and asks the gate about what it was not asked about when the call was admitted: somebody else's file, say, that came

@@ -26,7 +26,7 @@ use crate::advisory::Hold;
 use crate::hal::{LogItem, Told, ToldEvent};
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, Scope};
-use crate::mounts::Mount;
+use crate::mounts::{Mount, Naming};
 use crate::owned::{Owned, Ownership};
 use crate::store::Announced;
 use crate::sys;
@@ -377,7 +377,15 @@ async fn run(
     let logged = items.iter().filter_map(Item::logged).collect();
     let told = told(intent, items, &results);
     let mount = strictest(items, intent.consistency).unwrap_or(&together.mount);
+    let changed = items.iter().filter(|item| item.mode() == Mode::Write);
+    let names = changed.flat_map(|item| {
+        let deep = item.scope() == Scope::Subtree;
+        item.sites().map(move |site| (&*site.mount, &site.path, deep))
+    });
+    // Until it is committed, or is not, and no longer than the locks.
+    let naming = Naming::of(names);
     let receipt = transaction.commit(kernel, together, intent, mount, logged, told).await?;
+    drop(naming);
     let done = Transacted::new(results, receipt);
     let told = kernel.dispatch().summary().has_any_observers();
     let events = items.iter().zip(&done.results).filter(|_| told);

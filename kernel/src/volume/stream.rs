@@ -23,7 +23,7 @@ use crate::content::{self, CALL_MAX, CONTENT_MAX, Pieces, Shape, WHOLE_MAX, Writ
 use crate::garbage::Hold;
 use crate::hal::{Addressing, ObjectInfo, ObjectStore, PathStore, PathUpload, StoreError};
 use crate::kernel::Kernel;
-use crate::mounts::{Guarded, Mount};
+use crate::mounts::{Guarded, Mount, UnderWay};
 use crate::namespace::{Node, Placement};
 
 /// The pieces in which plain files are read and written.
@@ -227,6 +227,8 @@ pub(crate) struct Staged {
     mount: FileId,
     size: u64,
     what: What,
+    /// It is on its way until it is committed.
+    _under_way: Arc<UnderWay>,
 }
 
 #[derive(Debug, Clone)]
@@ -296,6 +298,7 @@ pub(crate) struct Intake {
     small: BytesMut,
     held_size: u64,
     onto: Onto,
+    under_way: UnderWay,
 }
 
 enum Onto {
@@ -321,8 +324,9 @@ impl Intake {
             }
             Volume::Sys(_) => return Err(Error::new(op, &site.path, ErrorKind::NotSupported)),
         };
-        let (held, small) = (Vec::new(), BytesMut::new());
-        Ok(Self { kernel: kernel.clone(), op, site: site.clone(), size: 0, held, small, held_size: 0, onto })
+        let under_way = site.mount.stream();
+        let (kernel, site, held, small) = (kernel.clone(), site.clone(), Vec::new(), BytesMut::new());
+        Ok(Self { kernel, op, site, size: 0, held, small, held_size: 0, onto, under_way })
     }
 
     /// Holds the next piece until it is written.
@@ -441,6 +445,6 @@ impl Intake {
                 What::Upload(Arc::new(Mutex::new(Some(upload))))
             }
         };
-        Ok(Staged { mount, size: self.size, what })
+        Ok(Staged { mount, size: self.size, what, _under_way: Arc::new(self.under_way) })
     }
 }

@@ -448,7 +448,7 @@ impl Run {
             return Err(Failed { kind: ErrorKind::Busy, why: "it is aborted".into() });
         }
         let passage = self.mount.passage();
-        passage.begin_notes();
+        passage.begin_notes(false);
         let looks = if self.is_by_path() { LOOKS } else { 1 };
         for look in 0..looks {
             self.look_at_all(look == 0, self.resumed || look > 0).await?;
