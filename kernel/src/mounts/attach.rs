@@ -7,10 +7,9 @@ use nexus_actors::{CallError, ExitReason, MailboxBounds, Ref};
 use nexus_messages::syscall::{Create, MountSpec};
 use nexus_messages::{
     Durability, EntryType, Error, ErrorKind, Event, EventKind, FileId, Lsn, MountContext, Op, OpId, Receipt,
-    Timestamp, VPath, ZoneId,
+    Timestamp, VPath,
 };
 use nexus_supervisors::{Backoff, ChildSpec, OrderError, Restart};
-use smallvec::SmallVec;
 
 use super::driver::{Driver, DriverArgs, Open, actor_name, drain};
 use super::messages::{Attach, Attached};
@@ -18,7 +17,7 @@ use super::migration::not_aimed_at;
 use super::mount::Mount;
 use super::options::{MountOptions, check_honoured, stores_the_same};
 use super::{history, outside, swap};
-use crate::hal::{Change, Entry, StoreError, Table, Told, TreeId};
+use crate::hal::{Change, Entry, StoreError, Table, TreeId};
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, PathGuard, Scope};
 use crate::namespace::{
@@ -28,7 +27,7 @@ use crate::owned::Owned;
 use crate::router::{self, RouteError};
 use crate::store::Publication;
 use crate::volume::{Stop, commit_error};
-use crate::watcher::{Held, told as told_of, told_mount};
+use crate::watcher::{Held, told as told_of, told_mount, told_nobody};
 
 /// How long to wait for the calls below the mount point.
 pub(super) const LOCK_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -190,6 +189,18 @@ pub(super) async fn route(kernel: &Kernel, mount: &Arc<Mount>) -> Result<(), (Er
     }
 }
 
+/// Gives the mount the route of the one at its point. As [`route`].
+pub(super) async fn rebind(kernel: &Kernel, mount: &Arc<Mount>) -> Result<(), (ErrorKind, String)> {
+    let mut asked = 0;
+    loop {
+        let answer = kernel.router().call(router::Rebind(mount.clone()), ROUTER_MAX).await;
+        asked += 1;
+        if let Some(done) = settled(answer.map(|before| before.map(drop)), asked) {
+            return done;
+        }
+    }
+}
+
 /// Takes the route away; one that is not there is no error. As [`route`].
 pub(super) async fn unroute(kernel: &Kernel, mount: &Arc<Mount>) -> Result<(), (ErrorKind, String)> {
     let mut asked = 0;
@@ -325,10 +336,7 @@ fn forget(kernel: &Kernel, root: FileId, row: MountRow) -> Change {
 /// Commits an entry about a mount. Watchers are told of it what it says, and when nothing is held any more.
 pub(super) async fn commit(kernel: &Kernel, mut entry: Entry, held: Option<Held>) -> Result<Lsn, Error> {
     let (op, point) = (entry.op, entry.path.clone());
-    // What says nothing is the kernel's own business, and is not taken for a mount from before the log kept what is told.
-    let nothing =
-        || Arc::new(Told { zone: ZoneId::root(), admin: true, events: SmallVec::new(), user: None });
-    entry.told.get_or_insert_with(nothing);
+    entry.told.get_or_insert_with(told_nobody);
     let committed = kernel.store().commit_held(entry, Publication::new(Box::new(|_| ()), held)).await;
     committed.map(|(lsn, _)| lsn).map_err(|error| match commit_error(op, &point, &error) {
         Stop::Failed(error) => error,

@@ -122,6 +122,7 @@ pub(super) fn intent<M: Mutation>(kernel: &Kernel, caller: &Arc<Caller>, call: &
         within: None,
         at_once: false,
         held: None,
+        is_untold: false,
     }
 }
 

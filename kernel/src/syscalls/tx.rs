@@ -132,6 +132,7 @@ impl Serve for SysTx {
             within: None,
             at_once: false,
             held: None,
+            is_untold: false,
         };
         let (env, kernel) = (kernel.env().clone(), kernel.clone());
         let executed = |ownership| async move {

@@ -31,9 +31,20 @@ pub(crate) struct MountBlobs {
     /// Whether calls of the driver go on by themselves. The other end of a stream may be silent for longer than a call may take, and nobody polls meanwhile: a
     /// deadline would measure that end, and not the driver.
     aside: bool,
+    /// Whether what is read comes from the store, whatever the cache has.
+    afresh: bool,
 }
 
 impl MountBlobs {
+    /// The same, reading from the store itself.
+    pub(super) fn afresh(self) -> Self {
+        Self { afresh: true, ..self }
+    }
+
+    fn cached(&self, id: &ContentId) -> Option<Bytes> {
+        if self.afresh { None } else { self.kernel.caches().content.lookup(id) }
+    }
+
     /// The same for a stream.
     pub(super) fn aside(self) -> Self {
         Self { aside: true, ..self }
@@ -72,7 +83,7 @@ pub(super) enum Old {
 impl Blobs for MountBlobs {
     async fn get(&self, sort: Sort, hash: &Hash) -> Result<Bytes, StoreError> {
         let (cache, id) = (&self.kernel.caches().content, ContentId::Blake3(*hash));
-        if let Some(blob) = cache.lookup(&id) {
+        if let Some(blob) = self.cached(&id) {
             return Ok(blob);
         }
         let (kernel, mount, wanted) = (self.kernel.clone(), self.mount.clone(), id.clone());
@@ -92,9 +103,8 @@ impl Blobs for MountBlobs {
             // What goes to the cache has memory of its own.
             return try_join_all(hashes.iter().map(|hash| self.get(Sort::Chunk, hash))).await;
         }
-        let cache = &self.kernel.caches().content;
         let ids: Vec<_> = hashes.iter().map(|hash| ContentId::Blake3(*hash)).collect();
-        let mut chunks: Vec<_> = ids.iter().map(|id| cache.lookup(id)).collect();
+        let mut chunks: Vec<_> = ids.iter().map(|id| self.cached(id)).collect();
         let missing: Vec<_> =
             ids.into_iter().zip(&chunks).filter(|(_, chunk)| chunk.is_none()).map(|(id, _)| id).collect();
         if !missing.is_empty() {
@@ -151,7 +161,7 @@ impl RowVolume<'_> {
     /// Where the chunks of this mount are. `keep` says whether those that pass are soon read again. What is written is held.
     pub(super) fn blobs(&self, keep: bool, hold: &Hold) -> MountBlobs {
         let (kernel, mount, hold) = (self.kernel.clone(), self.mount.clone(), hold.clone());
-        MountBlobs { kernel, mount, keep, aside: false, hold }
+        MountBlobs { kernel, mount, keep, aside: false, afresh: false, hold }
     }
 
     /// Holds nothing yet.

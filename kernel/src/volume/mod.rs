@@ -4,6 +4,7 @@
 //! path-addressed mounts the backend is the truth about all of it. Beside them stands what the kernel shows of itself. Paths here are
 //! resolved: no link is left in them but at the end.
 
+mod as_files;
 mod emptying;
 mod history;
 mod large;
@@ -31,6 +32,7 @@ use nexus_messages::{
     EventKind, FileId, FileMetadata, Found, Lsn, Op, OpId, Receipt, Timestamp, VPath,
 };
 
+pub(crate) use as_files::RowFiles;
 pub(crate) use paths::PathVolume;
 pub(crate) use remove::taken_for;
 pub(crate) use rows::{Memory, RowVolume};
@@ -44,7 +46,7 @@ use crate::mounts::Mount;
 use crate::namespace::Node;
 use crate::store::{CommitError, Publication, Show, Store};
 use crate::sys::{self, SysVolume};
-use crate::watcher::{Held, told, told_event};
+use crate::watcher::{Held, told, told_event, told_nobody};
 
 /// A resolved path and the mount that serves it.
 #[derive(Debug, Clone)]
@@ -85,6 +87,8 @@ pub(crate) struct Intent {
     pub(crate) at_once: bool,
     /// Whether the locks that it is made under are there still. None while nobody watches, and before there are any.
     pub(crate) held: Option<Held>,
+    /// Whether nobody is told of it who watches: what it changes is not to be seen yet.
+    pub(crate) is_untold: bool,
 }
 
 /// Who weighs mutations.
@@ -121,7 +125,10 @@ impl Intent {
 
     /// What the log keeps for those who watch: `kind` happened to what `metadata` describes.
     pub(crate) fn told(&self, kind: EventKind, metadata: &FileMetadata, is_new: bool) -> Arc<Told> {
-        told(&self.caller, told_event(kind, metadata, is_new))
+        match self.is_untold {
+            true => told_nobody(),
+            false => told(&self.caller, told_event(kind, metadata, is_new)),
+        }
     }
 
     /// What observers are told: `kind` happened at `path`, and `metadata` is what is there, or was.

@@ -223,7 +223,7 @@ impl<'a> RowVolume<'a> {
         Ok(content)
     }
 
-    fn inline(&self, id: &ContentId) -> Result<Bytes, StoreError> {
+    pub(super) fn inline(&self, id: &ContentId) -> Result<Bytes, StoreError> {
         let damaged =
             |found: &str| StoreError::Corrupt { what: format!("content {id}"), found: found.into() };
         let key = crate::namespace::content_key(id).ok_or_else(|| damaged("an address that is no hash"))?;

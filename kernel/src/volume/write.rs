@@ -427,7 +427,7 @@ pub(crate) fn kind_of_removal(entry_type: EntryType) -> EventKind {
 }
 
 /// The media type that the path's name tells.
-fn guess_mime(path: &VPath) -> Option<Arc<str>> {
+pub(super) fn guess_mime(path: &VPath) -> Option<Arc<str>> {
     mime_guess::from_path(path.as_str()).first_raw().map(Arc::from)
 }
 

@@ -21,6 +21,11 @@ pub(crate) fn told_by(caller: &Caller, events: SmallVec<[Option<ToldEvent>; 1]>)
     Arc::new(Told { zone: caller.zone.clone(), admin: caller.admin, events, user: caller.user.clone() })
 }
 
+/// That nothing happened that anybody is to be told: the kernel's own business. What says not even that is taken for an entry from before the log kept what is told.
+pub(crate) fn told_nobody() -> Arc<Told> {
+    Arc::new(Told { zone: ZoneId::root(), admin: true, events: SmallVec::new(), user: None })
+}
+
 /// That `kind` happened to what `metadata` describes.
 pub(crate) fn told_event(kind: EventKind, metadata: &FileMetadata, is_new: bool) -> ToldEvent {
     ToldEvent {

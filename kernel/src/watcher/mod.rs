@@ -23,7 +23,7 @@ use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use nexus_actors::{Behaviour, Cx, ExitReason, Handle, Reply, Start};
 
-pub(crate) use events::{told, told_by, told_event, told_mount};
+pub(crate) use events::{told, told_by, told_event, told_mount, told_nobody};
 pub(crate) use feed::{Held, Wakers, Watches};
 pub use messages::{CountWatches, ListWatches, SubscribeError};
 pub(crate) use messages::{Subscribe, Tend, Unsubscribe};
