@@ -67,11 +67,12 @@ impl Nexus {
     /// Begins to move all files of the mount at a path to another driver while calls go on, or goes on with what was begun. It is done in the background: see
     /// [`migrations`](Self::migrations). All that is there is copied and verified, what changes meanwhile is copied again, and in one step the new
     /// driver takes the place of the old one, which keeps what it has. Until then the old one serves, and what goes wrong leaves it so. Without
-    /// `modes`, permission bits are given up where the new driver keeps none.
+    /// `modes`, permission bits are given up where the new driver keeps none, and owners and media types where names cease to be rows of the metastore. A history is given
+    /// up there when `to` says `history_count=0`.
     ///
     /// # Errors
     /// `EACCES` unless this is an administrator's handle; `ENOENT` when nothing is mounted there; `EINVAL` for an unknown driver or option, and for a store
-    /// that a mount has already; `EOPNOTSUPP` for a driver that finds files in another way than the old one, and for one whose content is gone with
+    /// that a mount has already; `EOPNOTSUPP` for a driver that keeps no history when the mount does, and for one whose content is gone with
     /// the process; `EBUSY` while the mount is changed otherwise; what opening the new driver says.
     ///
     /// ```

@@ -399,7 +399,7 @@ fn a_file_of_1970_keeps_its_time() {
 #[test]
 fn a_mount_is_migrated_by_a_command() {
     let nexus = Nexus::new();
-    for name in ["old", "new", "third"] {
+    for name in ["old", "new", "third", "fourth"] {
         fs::create_dir(nexus.host(name)).expect("there is room");
     }
     file(&nexus.host("old/a"), b"one", 0o640, 1);
@@ -414,10 +414,15 @@ fn a_mount_is_migrated_by_a_command() {
     assert!(nexus.good("mounts").contains(&format!("folder={}", nexus.host("new").display())));
     let told = nexus.good("migrate /m --to path-local --opt folder=third");
     assert!(told.starts_with("/m from local to path-local is done; 1 copied"), "{told}");
-    // What is refused is told, with the status of a failure.
-    let refused = nexus.run("migrate /m --to cas-local --opt folder=cas");
+    // Also to content by its hash. What is refused is told, with the status of a failure.
+    let told = nexus.good("migrate /m --to cas-local --opt folder=cas");
+    assert!(told.starts_with("/m from path-local to cas-local is done; 1 copied"), "{told}");
+    assert_eq!(nexus.good("cat /m/a"), "one");
+    let refused = nexus.run("migrate /m --to local --opt folder=fourth");
     assert_eq!(refused.status, 1);
-    assert!(refused.err.contains("nexus sync") && refused.err.contains("EOPNOTSUPP"), "{}", refused.err);
+    assert!(refused.err.contains("history_count=0") && refused.err.contains("EOPNOTSUPP"), "{}", refused.err);
+    nexus.good("migrate /m --to local --opt folder=fourth --opt history_count=0");
+    assert_eq!(fs::read_to_string(nexus.host("fourth/a")).expect("it is there"), "one");
     let taken = nexus.run("migrate /m --to local --opt folder=old");
     assert_eq!(taken.status, 1, "it is not empty");
     assert!(taken.err.starts_with("nexus: migrate") && taken.err.contains("not empty"), "{}", taken.err);

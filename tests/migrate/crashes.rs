@@ -13,8 +13,9 @@ use nexus::{
     Caller, EntryType, Env, ErrorKind, MigrateOrder, MigrationState, MigrationStatus, MountSpec, Simulation,
     SysRead, SysReaddir, SysSetattr, SysUnlink, SysWrite, Timestamp, VPath,
 };
+use nexus_drivers::cas::Cas;
 use nexus_drivers::disk::sim::SimDisk;
-use nexus_drivers::memory::MemoryPaths;
+use nexus_drivers::memory::{MemoryPaths, MemoryTransport};
 use nexus_drivers::redb::RedbConfig;
 use nexus_drivers::wal::{WalConfig, WalMetastore};
 use nexus_kernel::{Kernel, KernelConfig};
@@ -32,18 +33,18 @@ const CHANGES: u32 = 12;
 /// What is kept of what was not flushed: nothing, all, or some.
 const OUTCOMES: [u64; 3] = [0, 1, 5];
 
-/// A store of files that outlives the kernel.
+/// A store that outlives the kernel.
 #[derive(Debug, Clone)]
 pub(crate) struct Lasting {
     name: &'static str,
-    store: Arc<MemoryPaths>,
+    store: Arc<dyn ObjectStore>,
     /// Whether what it has acknowledged comes to its end.
     flushes: bool,
 }
 
 /// A store that has always something to write back.
 #[derive(Debug)]
-struct Unflushed(Arc<MemoryPaths>);
+struct Unflushed(Arc<dyn ObjectStore>);
 
 impl ObjectStore for Unflushed {
     fn addressing(&self) -> Addressing<'_> {
@@ -60,6 +61,12 @@ impl ObjectStore for Unflushed {
 }
 
 impl Lasting {
+    /// A store of contents.
+    pub(crate) fn of_contents(name: &'static str) -> Self {
+        Self { name, store: Arc::new(Cas::new(MemoryTransport::new())), flushes: true }
+    }
+
+    /// A store of files.
     pub(crate) fn new(name: &'static str) -> Self {
         let ticks = AtomicU64::new(1);
         let clock = move || Timestamp(ticks.fetch_add(1_000_000, Ordering::Relaxed));
@@ -72,11 +79,24 @@ impl Lasting {
         self
     }
 
-    /// The names at its top.
+    /// The names at its top, or of its contents.
     pub(crate) fn names(&self, simulation: &Simulation) -> Vec<String> {
-        let Addressing::Path(store) = self.store.addressing() else { return Vec::new() };
-        let page = simulation.block_on(store.list("", None, 1_000)).expect("it is in memory");
-        page.entries.into_iter().map(|(name, _)| name).collect()
+        match self.store.addressing() {
+            Addressing::Path(store) => {
+                let page = simulation.block_on(store.list("", None, 1_000)).expect("it is in memory");
+                page.entries.into_iter().map(|(name, _)| name).collect()
+            }
+            Addressing::Content(store) => {
+                let contents = simulation.block_on(store.list(None, 1_000)).expect("it is in memory");
+                contents.iter().map(ToString::to_string).collect()
+            }
+        }
+    }
+
+    /// What is to be mounted there in the end.
+    pub(crate) fn spec(&self) -> serde_json::Value {
+        // Files by their paths keep no history.
+        serde_json::json!({ "driver": self.name, "options": { "history_count": "0" }, "read_only": false })
     }
 }
 
@@ -141,9 +161,11 @@ impl Life {
     }
 
     pub(crate) fn begin() -> MigrateOrder {
-        let order = serde_json::json!({ "begin": {
-            "path": "/m", "to": { "driver": "new", "options": {}, "read_only": false }
-        } });
+        Self::begin_to(&serde_json::json!({ "driver": "new", "options": {}, "read_only": false }))
+    }
+
+    pub(crate) fn begin_to(to: &serde_json::Value) -> MigrateOrder {
+        let order = serde_json::json!({ "begin": { "path": "/m", "to": to } });
         serde_json::from_value(order).expect("it is one")
     }
 
@@ -221,9 +243,16 @@ impl Books {
     }
 }
 
+/// From what to what files move: how the old store is made and the new one, and how long files are.
+type Way = (fn(&'static str) -> Lasting, fn(&'static str) -> Lasting, usize);
+
+/// Content that goes to a store of contents, and not into the rows.
+const STORED: usize = 20_000;
+
 /// Migrates while files change, up to the change of the disk with this number. Gives how many there were, and whether the new store served after the crash.
-fn run(off_at: Option<u64>, outcome: u64) -> (u64, bool) {
-    let (old, new, disk) = (Lasting::new("old"), Lasting::new("new"), SimDisk::new(1));
+fn run((old, new, length): Way, off_at: Option<u64>, outcome: u64) -> (u64, bool) {
+    let (old, new, disk) = (old("old"), new("new"), SimDisk::new(1));
+    let begin = || Life::begin_to(&new.spec());
     let mut books = Books::default();
     let case = format!("power off at {off_at:?}, outcome {outcome}");
     let changes = {
@@ -231,7 +260,7 @@ fn run(off_at: Option<u64>, outcome: u64) -> (u64, bool) {
         life.simulation.block_on(async {
             for number in 0..FILES {
                 let at = format!("/m/d{}/f{number}", number % 3);
-                let content = vec![number.to_le_bytes()[0]; 40];
+                let content = vec![number.to_le_bytes()[0]; length];
                 let done =
                     life.kernel.send(&life.admin, SysWrite::at(path(&at), content.clone()).create()).await;
                 books.took(&at, Some(content), &done.map(drop));
@@ -242,7 +271,7 @@ fn run(off_at: Option<u64>, outcome: u64) -> (u64, bool) {
             disk.power_off_at(before + number);
         }
         life.simulation.block_on(async {
-            if life.order(&Life::begin()).await.is_err() {
+            if life.order(&begin()).await.is_err() {
                 return;
             }
             for number in 0..CHANGES {
@@ -253,7 +282,7 @@ fn run(off_at: Option<u64>, outcome: u64) -> (u64, bool) {
                     let gone = done.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound);
                     books.took(&at, None, &if gone { Ok(()) } else { done.map(drop) });
                 } else {
-                    let content = vec![number.to_le_bytes()[0]; 90];
+                    let content = vec![number.to_le_bytes()[0]; 2 * length];
                     let done =
                         call.send(&life.admin, SysWrite::at(path(&at), content.clone()).create()).await;
                     books.took(&at, Some(content), &done.map(drop));
@@ -291,7 +320,7 @@ fn run(off_at: Option<u64>, outcome: u64) -> (u64, bool) {
     }
     if !is_new {
         let done = life.simulation.block_on(async {
-            life.order(&Life::begin()).await.expect("it goes on");
+            life.order(&begin()).await.expect("it goes on");
             life.over().await.expect("it is told")
         });
         assert_eq!(done.state, MigrationState::Done, "{case}: {done:?}");
@@ -302,18 +331,33 @@ fn run(off_at: Option<u64>, outcome: u64) -> (u64, bool) {
     (changes, is_new)
 }
 
-#[test]
-fn a_crash_at_any_point_leaves_one_of_the_two_stores_serving_all_there_is() {
-    let (changes, is_new) = run(None, 1);
+/// Runs over the points at which the metastore writes.
+fn campaign(way: Way) {
+    let (changes, is_new) = run(way, None, 1);
     assert!(is_new, "it came to its end");
     assert!(changes > 20, "{changes} changes of the disk");
     let step = (changes / RUNS).max(1);
     let mut switched = 0;
     for (number, off_at) in (1..=changes).step_by(usize::try_from(step).expect("small")).enumerate() {
-        switched += u64::from(run(Some(off_at), OUTCOMES[number % OUTCOMES.len()]).1);
+        switched += u64::from(run(way, Some(off_at), OUTCOMES[number % OUTCOMES.len()]).1);
     }
     assert!(
         0 < switched && switched < changes / step,
         "{switched} of {changes} points lie behind the switch"
     );
+}
+
+#[test]
+fn a_crash_at_any_point_leaves_one_of_the_two_stores_serving_all_there_is() {
+    campaign((Lasting::new, Lasting::new, 40));
+}
+
+#[test]
+fn so_it_is_when_names_become_rows() {
+    campaign((Lasting::new, Lasting::of_contents, STORED));
+}
+
+#[test]
+fn so_it_is_when_names_cease_to_be_rows() {
+    campaign((Lasting::of_contents, Lasting::new, STORED));
 }

@@ -1,5 +1,6 @@
 //! The process is killed while files move: the same order goes on, or an abort removes what was copied, and nothing is lost.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -31,8 +32,12 @@ fn command(folder: &Path) -> Command {
 }
 
 fn migrate(folder: &Path, to: &Path) -> Child {
+    migrate_to(folder, &["path-local"], to)
+}
+
+fn migrate_to(folder: &Path, driver: &[&str], to: &Path) -> Child {
     let mut command = command(folder);
-    command.args(["--json", "migrate", AT, "--to", "path-local", "--opt"]);
+    command.args(["--json", "migrate", AT, "--to"]).args(driver).arg("--opt");
     command.arg(format!("folder={}", to.display())).spawn().expect("it starts")
 }
 
@@ -117,6 +122,53 @@ fn a_killed_migration_goes_on_where_it_was() {
     assert_eq!(mount.options["folder"], place.new.display().to_string());
     assert!(read_tree(&nx, AT) == before);
     nx.shutdown().expect("it stops");
+}
+
+/// Kills one that goes to `driver` again and again; it goes on, and all is there in the end.
+#[track_caller]
+fn killed_again_and_again(place: &Place, driver: &[&str], before: &BTreeMap<String, Vec<u8>>) {
+    let run = |until: Option<Duration>| {
+        let began = Instant::now();
+        let mut child = migrate_to(place.path(), driver, &place.new);
+        while until.is_some_and(|until| began.elapsed() < until) {
+            if child.try_wait().expect("it can be asked").is_some() {
+                break;
+            }
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        if until.is_some() {
+            // It may have ended.
+            let _ = child.kill();
+        }
+        let out = child.wait_with_output().expect("it ends");
+        let lines = String::from_utf8_lossy(&out.stdout).into_owned();
+        let kept = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        (out.status.success(), kept.filter_map(|status| status["kept"].as_u64()).sum::<u64>())
+    };
+    // By the clock of the host: how far it came by then is the chance that is tested.
+    for kill in 0..KILLS {
+        run(Some(Duration::from_millis(150 + 250 * u64::from(kill))));
+    }
+    let (ended, kept) = run(None);
+    assert!(!ended || kept > 0, "something was copied before");
+    let nx = blocking::connect(Config::new(place.path().join("data"))).expect("it boots");
+    let mounts = nx.mounts().expect("it answers");
+    let mount = mounts.iter().find(|mount| mount.point.as_str() == AT).expect("it is mounted");
+    assert_eq!((&*mount.driver, &*mount.options["folder"]), (driver[0], &*place.new.display().to_string()));
+    assert!(read_tree(&nx, AT) == *before);
+    nx.shutdown().expect("it stops");
+}
+
+#[test]
+fn so_it_is_when_names_become_rows_and_cease_to_be() {
+    let place = Place::new();
+    let before = read_host(&place.old);
+    killed_again_and_again(&place, &["cas-local"], &before);
+    assert_eq!(read_host(&place.old), before, "the old store is as it was");
+    let back = Place { new: place.path().join("back"), ..place };
+    fs::create_dir(&back.new).expect("there is room");
+    killed_again_and_again(&back, &["path-local", "--opt", "history_count=0"], &before);
+    assert!(read_host(&back.new) == before);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod odd;
 mod closed;
 mod contents;
 mod crashes;
+mod crossing;
 mod early;
 mod ends;
 mod failing;

@@ -27,7 +27,6 @@ fn wrong_orders_are_refused_and_change_nothing() {
     check(bench.spec("path-local", "old"), ErrorKind::InvalidArgument, "already");
     check(bench.spec("path-local", "other"), ErrorKind::InvalidArgument, "/other");
     check(MountSpec::new("memory-path"), ErrorKind::NotSupported, "memory-path");
-    check(bench.spec("cas-local", "cas"), ErrorKind::NotSupported, "nexus sync");
     refused(bench.nx.migrate("/none", bench.spec("path-local", "new"), true), ErrorKind::NotFound);
     let part = bench.nx.migrate(format!("{AT}/d"), bench.spec("path-local", "new"), true);
     let part = refused(part, ErrorKind::NotFound).to_string();
@@ -103,7 +102,12 @@ fn a_store_that_has_files_or_lies_in_the_mount_is_not_taken() {
     bench.failed("ENOTEMPTY");
     assert_eq!(fs::read_to_string(bench.host("new").join("theirs")).expect("it is there"), "x");
     fs::create_dir(bench.host("old").join("inside")).expect("there is room");
-    bench.begin(bench.spec("path-local", "old/inside")).expect("it begins");
+    let inside = refused(bench.begin(bench.spec("path-local", "old/inside")), ErrorKind::InvalidArgument);
+    assert!(inside.to_string().contains("itself"), "{inside}");
+    assert!(is_empty(&bench.host("old").join("inside")));
+    // Also by another name, which its options do not tell.
+    symlink(bench.host("old").join("inside"), bench.host("other").join("to")).expect("there is room");
+    bench.begin(bench.spec("path-local", "other/to")).expect("it begins");
     let cause = bench.failed("EINVAL");
     assert!(cause.contains("itself"), "{cause}");
     assert!(is_empty(&bench.host("old").join("inside")));

@@ -69,9 +69,16 @@ async fn upload(life: &Life, goes_on: oneshot::Receiver<()>) -> Result<Written> 
     life.kernel.write_stream(&life.admin, call, pieces).await
 }
 
+/// How the old store is made, and the new one.
+type Way = (fn(&'static str) -> Lasting, fn(&'static str) -> Lasting);
+
+const FILES: Way = (Lasting::new, Lasting::new);
+const TO_ROWS: Way = (Lasting::new, Lasting::of_contents);
+const FROM_ROWS: Way = (Lasting::of_contents, Lasting::new);
+
 /// Migrates with an upload under way, which goes on when it was waited for so long, or when the migration is over.
-fn run(goes_on_after: Option<Duration>) -> (Result<Written>, Vec<u8>) {
-    let (old, new, disk) = (Lasting::new("old"), Lasting::new("new"), SimDisk::new(1));
+fn run((old, new): Way, goes_on_after: Option<Duration>) -> (Result<Written>, Vec<u8>) {
+    let (old, new, disk) = (old("old"), new("new"), SimDisk::new(1));
     let life = Life::boot(&disk, &[&old, &new], 7);
     let (written, there) = life.simulation.block_on(async {
         let before = SysWrite::at(path("/m/large"), "before").create();
@@ -80,7 +87,7 @@ fn run(goes_on_after: Option<Duration>) -> (Result<Written>, Vec<u8>) {
         let migration = async {
             // The upload has given its first pieces by then.
             life.env.sleep(Duration::from_secs(1)).await;
-            life.order(&Life::begin()).await.expect("it begins");
+            life.order(&Life::begin_to(&new.spec())).await.expect("it begins");
             match goes_on_after {
                 Some(time) => life.env.sleep(time).await,
                 None => assert_eq!(life.over().await.expect("it is told").state, MigrationState::Done),
@@ -100,16 +107,20 @@ fn run(goes_on_after: Option<Duration>) -> (Result<Written>, Vec<u8>) {
 
 #[test]
 fn an_upload_that_ends_before_the_switch_is_in_the_new_store() {
-    let (written, there) = run(Some(Duration::from_secs(50)));
-    written.expect("it is written");
-    assert!(there == pieces().concat());
+    for way in [FILES, TO_ROWS, FROM_ROWS] {
+        let (written, there) = run(way, Some(Duration::from_secs(50)));
+        written.expect("it is written");
+        assert!(there == pieces().concat());
+    }
 }
 
 #[test]
 fn an_upload_over_the_switch_is_refused_and_changes_nothing() {
-    let (written, there) = run(None);
-    let refused = written.expect_err("the new store has nothing of it");
-    assert_eq!((refused.kind(), refused.executed()), (ErrorKind::Busy, Executed::No), "{refused}");
-    assert!(refused.to_string().contains("another driver"), "{refused}");
-    assert_eq!(there, b"before");
+    for way in [FILES, TO_ROWS, FROM_ROWS] {
+        let (written, there) = run(way, None);
+        let refused = written.expect_err("the new store has nothing of it");
+        assert_eq!((refused.kind(), refused.executed()), (ErrorKind::Busy, Executed::No), "{refused}");
+        assert!(refused.to_string().contains("another"), "{refused}");
+        assert_eq!(there, b"before");
+    }
 }

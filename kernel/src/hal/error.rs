@@ -76,8 +76,8 @@ pub enum StoreError {
         /// Why.
         cause: String,
     },
-    /// The mount's files have moved to another store since the call began. What was given of it is not there: it may be made again.
-    #[error("the files moved to another driver while {what} was written: write it again")]
+    /// The mount's files have moved to another store since the call began. What was given of it is not there, or what it read of: it may be made again.
+    #[error("{what}: the files moved to another driver since the call began: make it again")]
     Moved {
         /// The object, as the driver knows it.
         what: String,

@@ -230,7 +230,7 @@ fn kept(kernel: &Kernel, mount: &Mount, row: &MountRow) -> Result<Option<Lsn>, S
 }
 
 /// Has the new driver published. An actor that dies over it is asked again: what it was given is still good.
-async fn adopt(mount: &Mount, opened: Opened) -> Result<DriverSwapped, CallError> {
+pub(super) async fn adopt(mount: &Mount, opened: Opened) -> Result<DriverSwapped, CallError> {
     let actor = mount.actor().ok_or(CallError::Down)?;
     let mut failed = CallError::Down;
     for _ in 0..ADOPT_ATTEMPTS {

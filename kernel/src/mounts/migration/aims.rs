@@ -13,7 +13,13 @@ use crate::mounts::options::stores_the_same;
 /// Whether no other mount has what `spec` names, nor had when it was detached, nor comes to it by a migration.
 pub(super) fn not_taken(kernel: &Kernel, mount: &Mount, spec: &MountSpec) -> Result<(), Failed> {
     let rows = kernel.store().rows(mount.tree)?;
-    for (root, row) in remembered(&rows)? {
+    let known = remembered(&rows)?;
+    let mut successors = Vec::new();
+    for (root, _) in &known {
+        successors.extend(journal::state_of(&rows, *root)?.and_then(|state| state.successor));
+    }
+    // A successor is no mount: whose migration it is of is told below.
+    for (root, row) in known.into_iter().filter(|(root, _)| !successors.contains(root)) {
         if !stores_the_same(&kernel.catalogue().remembered(row.spec.clone()), spec) {
             continue;
         }

@@ -18,7 +18,7 @@ use crate::hal::{Addressing, ContentStore, ObjectStore, StoreError};
 /// How many contents are copied at once.
 const AT_ONCE: usize = 8;
 
-fn contents(store: &dyn ObjectStore) -> Result<&dyn ContentStore, StoreError> {
+pub(super) fn contents(store: &dyn ObjectStore) -> Result<&dyn ContentStore, StoreError> {
     match store.addressing() {
         Addressing::Content(store) => Ok(store),
         Addressing::Path(_) => Err(StoreError::NotSupported { what: "content by its hash" }),
@@ -26,7 +26,7 @@ fn contents(store: &dyn ObjectStore) -> Result<&dyn ContentStore, StoreError> {
 }
 
 /// What the journal calls a content.
-fn name_of(id: &ContentId) -> Option<String> {
+pub(super) fn name_of(id: &ContentId) -> Option<String> {
     id.blake3().map(|hash| blake3::Hash::from_bytes(*hash).to_hex().to_string())
 }
 

@@ -6,7 +6,6 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, ContentId, EntryType, ErrorKind, Timestamp};
 
-use super::files::files;
 use super::journal::{CopyRow, Of};
 use super::view::Progress;
 use super::{Attempts, Failed, Run, Side};
@@ -157,8 +156,8 @@ impl Run {
     /// Copies a file at once. What it is when it is read counts, not what it was when it was listed.
     async fn copy_whole(&self, path: &str) -> Result<(Of, ContentId), Missed> {
         let (data, info) = {
-            let driver = self.mount.lease().await;
-            let read = async { files(&**driver)?.read(path, ByteRange::ALL).await };
+            let old = self.old().await;
+            let read = async { old.files()?.read(path, ByteRange::ALL).await };
             read.await.map_err(Missed::of_old)?
         };
         if info.entry_type != EntryType::Reg || data.len() as u64 != info.size {
@@ -166,7 +165,7 @@ impl Run {
         }
         let data = [data];
         let hash = self.kernel.address(&data).await.map_err(Missed::of_old)?;
-        let new = files(&*self.target).map_err(Missed::of_new)?;
+        let new = self.new_files().map_err(Missed::of_new)?;
         let written = new.write(path, &data, PathWrite::Whole, &self.attributes(&info)).await;
         written.map_err(Missed::of_new)?;
         let (back, copy) = new.read(path, ByteRange::ALL).await.map_err(Missed::of_new)?;
@@ -179,15 +178,15 @@ impl Run {
 
     /// Copies a large file piece by piece: the new store shows it when all of it is there.
     async fn copy_pieces(&self, path: &str, info: &ObjectInfo) -> Result<(Of, ContentId), Missed> {
-        let new = files(&*self.target).map_err(Missed::of_new)?;
+        let new = self.new_files().map_err(Missed::of_new)?;
         let mut upload = new.upload(path).await.map_err(Missed::of_new)?;
         let mut hasher = blake3::Hasher::new();
         let mut offset = 0;
         while offset < info.size {
             let range = ByteRange::new(offset, PIECE.min(info.size - offset));
             let (data, now) = {
-                let driver = self.mount.lease().await;
-                let read = async { files(&**driver)?.read(path, range).await };
+                let old = self.old().await;
+                let read = async { old.files()?.read(path, range).await };
                 read.await.map_err(Missed::of_old)?
             };
             if now.tag != info.tag || data.is_empty() {
@@ -217,7 +216,7 @@ impl Run {
     }
 
     async fn copy_link(&self, path: &str, info: &ObjectInfo) -> Result<(Of, ContentId), Missed> {
-        let new = files(&*self.target).map_err(Missed::of_new)?;
+        let new = self.new_files().map_err(Missed::of_new)?;
         let target = info.link_target.as_deref().unwrap_or_default();
         let made = new.make_link(path, target).await.map_err(Missed::of_new);
         let back = match made {

@@ -3,15 +3,17 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use nexus_messages::{Attributes, EntryType, ErrorKind, Timestamp};
 
 use super::copying::Known;
+use super::crossing::Crossing;
 use super::journal::{CopyRow, Of, PAGE};
 use super::opening::changing;
 use super::view::Progress;
 use super::{Attempts, Failed, Run, Side, tried};
 use crate::content::CALL_MAX;
-use crate::hal::{Addressing, ListPage, ObjectInfo, ObjectStore, PathStore, StoreError};
+use crate::hal::{Addressing, ListPage, ObjectInfo, ObjectStore, PathStore, PathWrite, StoreError};
 use crate::mounts::passage::Notes;
 
 /// What the name of the file begins with that tells whether the new store lies within the old one. Some drivers take no names with a dot before them.
@@ -45,8 +47,24 @@ fn join(folder: &str, name: &str) -> String {
 }
 
 impl Run {
+    /// Whether the new store can hold all that is there, and does not lie in the old one. Nothing is left in it.
+    pub(super) async fn check_with_marker(&self) -> Result<(), Failed> {
+        if let Crossing::ToRows { .. } = self.crossing {
+            // A name among rows is seen by nobody beside them.
+            return self.check_files(None).await;
+        }
+        let marker = format!("{MARKER}{}", self.kernel.new_op_id());
+        tried!(self, Side::New, async {
+            let data = [Bytes::from_static(MARKED)];
+            self.new_files()?.write(&marker, &data, PathWrite::Whole, &Attributes::none()).await
+        })?;
+        let checked = self.check_files(Some(&marker)).await;
+        self.delete(&marker).await?;
+        checked
+    }
+
     /// Whether the new store can hold all that is there; nothing is copied. `marker` is the name of a file in the new store that the old one must not have.
-    pub(super) async fn check_files(&self, marker: &str) -> Result<(), Failed> {
+    pub(super) async fn check_files(&self, marker: Option<&str>) -> Result<(), Failed> {
         let mut folders = vec![String::new()];
         while let Some(folder) = folders.pop() {
             let (mut after, mut empty): (Option<String>, _) = (None, true);
@@ -58,7 +76,7 @@ impl Run {
                 }
                 for (name, info) in &page.entries {
                     let path = join(&folder, name);
-                    if name == marker {
+                    if marker.is_some_and(|marker| name == marker) {
                         let why = format!("what is to be mounted lies in {} itself", self.shown(&folder));
                         return Err(Failed { kind: ErrorKind::InvalidArgument, why });
                     }
@@ -103,7 +121,7 @@ impl Run {
     /// Why the new store cannot hold what is at `path`.
     fn cannot_hold(&self, path: &str, info: &ObjectInfo) -> Option<String> {
         let (driver, shown) = (&self.spec.driver, self.shown(path));
-        if let Err(why) = files(&*self.target).and_then(|store| store.can_name(path)) {
+        if let Err(why) = self.new_files().and_then(|store| store.can_name(path)) {
             return Some(format!("{shown}: {why}"));
         }
         match info.entry_type {
@@ -120,8 +138,13 @@ impl Run {
             EntryType::Link if info.link_target.is_none() => {
                 return Some(format!("the target of the link {shown} is not UTF-8"));
             }
-            EntryType::Link => return None,
+            EntryType::Link => return self.lost_with_rows(path, &shown),
+            EntryType::Pipe => return Some(format!("{shown} is a pipe, and {driver} has none")),
+            EntryType::Stream => return Some(format!("{shown} is a stream, and {driver} has none")),
             _ => return Some(format!("{shown} is neither a file, nor a folder, nor a link")),
+        }
+        if let Some(why) = self.lost_with_rows(path, &shown) {
+            return Some(why);
         }
         let is_lost = info.mode != info.entry_type.default_mode();
         if is_lost && self.had.attributes && !self.can.attributes && !self.without_modes {
@@ -133,8 +156,8 @@ impl Run {
 
     async fn list_old(&self, folder: &str, after: Option<&str>) -> Result<ListPage, Failed> {
         tried!(self, Side::Old, async {
-            let driver = self.mount.lease().await;
-            match files(&**driver)?.list(folder, after, PAGE).await {
+            let old = self.old().await;
+            match old.files()?.list(folder, after, PAGE).await {
                 // It went meanwhile, which is noted.
                 Err(StoreError::NotFound { .. } | StoreError::NotADirectory { .. }) => Ok(Default::default()),
                 listed => listed,
@@ -144,7 +167,7 @@ impl Run {
 
     async fn list_new(&self, folder: &str, after: Option<&str>) -> Result<ListPage, Failed> {
         tried!(self, Side::New, async {
-            match files(&*self.target)?.list(folder, after, PAGE).await {
+            match self.new_files()?.list(folder, after, PAGE).await {
                 Err(StoreError::NotFound { .. } | StoreError::NotADirectory { .. }) => Ok(Default::default()),
                 listed => listed,
             }
@@ -153,13 +176,13 @@ impl Run {
 
     async fn look_old(&self, path: &str) -> Result<Option<ObjectInfo>, Failed> {
         tried!(self, Side::Old, async {
-            let driver = self.mount.lease().await;
-            there(files(&**driver)?.stat(path).await)
+            let old = self.old().await;
+            there(old.files()?.stat(path).await)
         })
     }
 
     pub(super) async fn look_new(&self, path: &str) -> Result<Option<ObjectInfo>, Failed> {
-        tried!(self, Side::New, async { there(files(&*self.target)?.stat(path).await) })
+        tried!(self, Side::New, async { there(self.new_files()?.stat(path).await) })
     }
 
     /// Copies the folder `root` and all below it, unless it was copied and is the same; removes copies of what is gone when `compare` says that there may be some.
@@ -306,8 +329,10 @@ impl Run {
             return Ok(None);
         }
         let Some(info) = self.found(path).await? else {
-            self.remove(path).await?;
-            self.check_emptied(path, closed).await?;
+            // A folder that is there by implication goes with the last in it.
+            let gone = self.gone_above(path).await?.unwrap_or(path);
+            self.remove(gone).await?;
+            self.check_emptied(gone, closed).await?;
             return Ok(None);
         };
         if info.entry_type == EntryType::Dir {
@@ -319,6 +344,16 @@ impl Run {
         } else if self.can_be_copied(path, &info, closed)? {
             self.check_other(path).await?;
             return Ok(Some(info));
+        }
+        Ok(None)
+    }
+
+    /// The first folder on the way to `path` where nothing is in the old store any more.
+    async fn gone_above<'p>(&self, path: &'p str) -> Result<Option<&'p str>, Failed> {
+        for (end, _) in path.match_indices('/') {
+            if self.look_old(&path[..end]).await?.is_none() {
+                return Ok(Some(&path[..end]));
+            }
         }
         Ok(None)
     }
@@ -400,7 +435,7 @@ impl Run {
         self.journal.begin(std::iter::once((name, true))).await?;
         if self.can.directories {
             changing!(self, path, async {
-                match files(&*self.target)?.make_directory(path, &Attributes::none()).await {
+                match self.new_files()?.make_directory(path, &Attributes::none()).await {
                     Ok(_) | Err(StoreError::Exists { .. }) => Ok(()),
                     Err(error) => Err(error),
                 }
@@ -427,16 +462,14 @@ impl Run {
             return Ok(());
         }
         let attributes = Attributes::none().mode(info.mode).modified(info.modified);
-        tried!(self, Side::New, async {
-            there(files(&*self.target)?.set_attributes(path, &attributes).await)
-        })?;
+        tried!(self, Side::New, async { there(self.new_files()?.set_attributes(path, &attributes).await) })?;
         self.confirm_folder(path, info.mode);
         Ok(())
     }
 
     /// Gives the folder that is mounted the mode of the old one: it says who may see what is in it.
     pub(super) async fn describe_root(&self) -> Result<(), Failed> {
-        if !self.is_by_path() || !self.can.attributes || !self.had.attributes {
+        if !self.is_of_files() || !self.can.attributes || !self.had.attributes {
             return Ok(());
         }
         let (Some(old), Some(new)) = (self.look_old("").await?, self.look_new("").await?) else {
@@ -444,9 +477,8 @@ impl Run {
         };
         if old.mode != new.mode {
             let attributes = Attributes::none().mode(old.mode);
-            let set = tried!(self, Side::New, async {
-                files(&*self.target)?.set_attributes("", &attributes).await
-            });
+            let set =
+                tried!(self, Side::New, async { self.new_files()?.set_attributes("", &attributes).await });
             match set {
                 // Somebody else's folder keeps its mode.
                 Err(failed) if failed.kind == ErrorKind::PermissionDenied => {
@@ -504,7 +536,7 @@ impl Run {
 
     /// Removes one entry of the new store; none is there when this has returned.
     pub(super) async fn delete(&self, path: &str) -> Result<(), Failed> {
-        changing!(self, path, async { there(files(&*self.target)?.delete(path).await) }).map(drop)
+        changing!(self, path, async { there(self.new_files()?.delete(path).await) }).map(drop)
     }
 
     /// Whether nothing is in the new store. Markers are removed.

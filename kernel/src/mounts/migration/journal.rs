@@ -16,7 +16,7 @@ use crate::kernel::Kernel;
 use crate::mounts::attach::{commit, mount_entry};
 use crate::mounts::messages::Attach;
 use crate::mounts::mount::Mount;
-use crate::namespace::{Rows, decode, encode};
+use crate::namespace::{Rows, decode, encode, mount_key};
 
 /// How many rows are read or changed at once.
 pub(super) const PAGE: usize = 256;
@@ -31,6 +31,18 @@ pub(super) struct StateRow {
     pub(super) without_modes: bool,
     /// The new driver serves, or it was given up: rows are left to be removed.
     pub(super) over: bool,
+    /// The root of the mount that takes the place of the old one, where names become rows.
+    pub(super) successor: Option<FileId>,
+    /// Of one that is over: by which root the rows are that are left, where that is not the mount's own any more.
+    pub(super) left_by: Option<FileId>,
+}
+
+/// The row as earlier versions wrote it: names stayed what they were.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct StateRowBefore {
+    spec: nexus_messages::syscall::MountSpec,
+    without_modes: bool,
+    over: bool,
 }
 
 /// What is known of one copy.
@@ -91,16 +103,32 @@ fn state_key(root: FileId) -> RowKey {
 /// What `rows` know of the migration of the mount with this root, if there is one.
 pub(super) fn state_of(rows: &Rows, root: FileId) -> Result<Option<StateRow>, StoreError> {
     let key = state_key(root);
-    rows.reader.get(&key)?.map(|value| decode(&key, &value)).transpose()
+    rows.reader.get(&key)?.map(|value| state_row(&key, &value)).transpose()
+}
+
+/// The row at `key`, whichever version wrote it.
+fn state_row(key: &RowKey, value: &[u8]) -> Result<StateRow, StoreError> {
+    decode::<StateRow>(key, value).or_else(|error| {
+        let before: StateRowBefore = decode(key, value).map_err(|_| error)?;
+        let StateRowBefore { spec, without_modes, over } = before;
+        Ok(StateRow { spec, without_modes, over, successor: None, left_by: None })
+    })
 }
 
 /// The journal of one migration.
+#[derive(Debug)]
 pub(super) struct Journal {
     kernel: Arc<Kernel>,
     mount: Arc<Mount>,
     attach: Attach,
+    /// By which root the copies are.
+    root: FileId,
+    /// The root of the successor, which goes with the journal unless it is attached.
+    successor: Option<FileId>,
     /// Copies that are verified, and not yet confirmed in the rows.
     confirmed: Mutex<Vec<(String, CopyRow)>>,
+    /// Contents that were announced and are written, and not yet said to be so in the rows. Before the copies that they are of.
+    stored: Mutex<Vec<String>>,
     /// When rows were written last.
     written: Mutex<Instant>,
 }
@@ -108,7 +136,18 @@ pub(super) struct Journal {
 impl Journal {
     pub(super) fn new(kernel: &Arc<Kernel>, mount: &Arc<Mount>, attach: Attach) -> Self {
         let (confirmed, written) = (Mutex::default(), Mutex::new(kernel.env().now()));
-        Self { kernel: kernel.clone(), mount: mount.clone(), attach, confirmed, written }
+        let (kernel, root, mount, stored) = (kernel.clone(), mount.root, mount.clone(), Mutex::default());
+        Self { kernel, mount, attach, root, successor: None, confirmed, stored, written }
+    }
+
+    /// The same, with a successor.
+    pub(super) fn with_successor(self, successor: Option<FileId>) -> Self {
+        Self { successor, ..self }
+    }
+
+    /// What is left of the journal of one that is over, and brought `mount` in the place of the one with `root`.
+    pub(super) fn left_by(kernel: &Arc<Kernel>, mount: &Arc<Mount>, attach: Attach, root: FileId) -> Self {
+        Self { root, ..Self::new(kernel, mount, attach) }
     }
 
     /// What is known of the migration, if there is one.
@@ -125,6 +164,40 @@ impl Journal {
     /// What makes the rows say `state`.
     pub(super) fn says(&self, state: &StateRow) -> Change {
         Change::Put(state_key(self.mount.root), encode(state))
+    }
+
+    /// What makes the rows say `state`, which is over, of the mount with `root`, and of this one nothing.
+    pub(super) fn moves_to(&self, root: FileId, state: StateRow) -> [Change; 2] {
+        let state = StateRow { successor: None, left_by: Some(self.root), ..state };
+        [Change::Delete(state_key(self.mount.root)), Change::Put(state_key(root), encode(&state))]
+    }
+
+    /// What takes the row away that remembers the successor: its rows are those of a mount that is gone then.
+    fn forgets_successor(&self) -> Option<Change> {
+        self.successor.map(|successor| Change::Delete(mount_key(successor)))
+    }
+
+    /// Announces a content, on disk.
+    pub(super) async fn announce_content(&self, name: &str) -> Result<(), Failed> {
+        self.write(vec![self.put_content(name, false)]).await
+    }
+
+    /// A content that was announced is written. It is in the rows before any copy is that is confirmed from now on.
+    pub(super) fn content_is_stored(&self, name: String) {
+        self.stored.lock().push(name);
+    }
+
+    /// The contents that were announced, whose names come after `after`, and whether they were written; one page.
+    pub(super) fn contents(&self, after: Option<&str>) -> Result<Vec<(String, bool)>, Failed> {
+        let rows = self.kernel.store().rows(self.mount.tree)?;
+        let all = self.content_key("");
+        let page = rows.reader.scan(&all, after.map(|name| self.content_key(name)).as_ref(), PAGE)?;
+        let mut contents = Vec::with_capacity(page.len());
+        for (key, value) in page {
+            let name = String::from_utf8_lossy(&key.bytes[all.bytes.len()..]).into_owned();
+            contents.push((name, decode(&key, &value)?));
+        }
+        Ok(contents)
     }
 
     /// What is known of the copies with these names.
@@ -273,7 +346,9 @@ impl Journal {
             // Others have something to do, too.
             self.kernel.env().sleep(Duration::ZERO).await;
         }
-        self.write(vec![self.says(&StateRow { over: true, ..row })]).await?;
+        let mut over = vec![self.says(&StateRow { over: true, ..row })];
+        over.extend(self.forgets_successor());
+        self.write(over).await?;
         if let Err(failed) = self.clear().await {
             // They go at the next boot, or with the next migration.
             tracing::warn!(point = %self.mount.point, why = %failed.why, "rows of a migration are left");
@@ -284,6 +359,7 @@ impl Journal {
     /// Removes all rows; the one of the migration as a whole goes last.
     pub(super) async fn clear(&self) -> Result<(), Failed> {
         self.confirmed.lock().clear();
+        self.stored.lock().clear();
         loop {
             let page = self.page("", None)?;
             if page.is_empty() {
@@ -291,11 +367,28 @@ impl Journal {
             }
             self.write(page.iter().map(|(name, _)| Change::Delete(self.key(name))).collect()).await?;
         }
-        self.write(vec![Change::Delete(state_key(self.mount.root))]).await
+        loop {
+            let page = self.contents(None)?;
+            if page.is_empty() {
+                break;
+            }
+            self.write(page.iter().map(|(name, _)| Change::Delete(self.content_key(name))).collect()).await?;
+        }
+        let mut last = vec![Change::Delete(state_key(self.mount.root))];
+        last.extend(self.forgets_successor());
+        self.write(last).await
     }
 
     fn key(&self, name: &str) -> RowKey {
-        key(self.mount.root, &format!("copy/{name}"))
+        key(self.root, &format!("copy/{name}"))
+    }
+
+    fn content_key(&self, name: &str) -> RowKey {
+        key(self.root, &format!("content/{name}"))
+    }
+
+    fn put_content(&self, name: &str, stored: bool) -> Change {
+        Change::Put(self.content_key(name), encode(&stored))
     }
 
     fn put(&self, name: &str, row: &CopyRow) -> Change {
@@ -305,22 +398,43 @@ impl Journal {
     /// Commits `changes`, after what was confirmed.
     pub(super) async fn write(&self, changes: Vec<Change>) -> Result<(), Failed> {
         *self.written.lock() = self.kernel.env().now();
+        // What is stored by the time that a copy is confirmed goes with it: so it is taken later.
         let confirmed = std::mem::take(&mut *self.confirmed.lock());
+        let stored = std::mem::take(&mut *self.stored.lock());
         let mut entry = mount_entry(
             &self.attach,
             self.mount.tree,
             self.kernel.new_op_id(),
             Timestamp(self.kernel.env().wall()),
         );
-        entry.changes = confirmed.iter().map(|(name, row)| self.put(name, row)).collect();
+        entry.changes = stored.iter().map(|name| self.put_content(name, true)).collect();
+        entry.changes.extend(confirmed.iter().map(|(name, row)| self.put(name, row)));
         entry.changes.extend(changes);
         match commit(&self.kernel, entry, None).await {
             Ok(_) => Ok(()),
             Err(error) => {
                 // They are copies still.
                 self.confirmed.lock().splice(0..0, confirmed);
+                self.stored.lock().splice(0..0, stored);
                 Err(Failed { kind: error.kind(), why: format!("the metastore: {error}") })
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nexus_messages::syscall::MountSpec;
+
+    use super::*;
+
+    #[test]
+    fn what_earlier_versions_wrote_of_a_migration_is_read() {
+        let (key, spec) = (state_key(FileId(7)), MountSpec::new("d").option("folder", "/f"));
+        let before = StateRowBefore { spec: spec.clone(), without_modes: true, over: false };
+        let now = StateRow { spec, without_modes: true, over: false, successor: None, left_by: None };
+        assert_eq!(state_row(&key, &encode(&before)).unwrap(), now);
+        let row = StateRow { successor: Some(FileId(8)), left_by: Some(FileId(9)), ..now };
+        assert_eq!(state_row(&key, &encode(&row)).unwrap(), row);
     }
 }

@@ -20,8 +20,8 @@
 //! what is not confirmed or has changed since. An abort removes what was announced, and nothing else; who gives up leaves it, and asks nothing of the new
 //! store. Files that others change beside the kernel are found by a second look at all of the old store, and not after that.
 //!
-//! Content by its hash (`contents.rs`) and files by their paths (`files.rs`) each go to a store of their own kind. From one kind to the other rows would have
-//! to be made or to go for every name in one commit: that is refused, and `nexus sync` copies between two mounts. What the new store cannot hold
+//! Content by its hash (`contents.rs`) and files by their paths (`files.rs`) each go to a store of their own kind, and from one kind to the other as files
+//! (`crossing.rs`): the names become rows of a mount that takes the place of this one, or cease to be rows. What the new store cannot hold
 //! is refused before anything is written; what it cannot hold of what comes later ends the migration, and the old driver serves on. The old store is left as it was.
 //!
 //! Owns:       the gate of one mount while it is closed; the rows of its journal.
@@ -31,10 +31,12 @@
 mod aims;
 mod contents;
 mod copying;
+mod crossing;
 mod failed;
 mod files;
 mod journal;
 mod opening;
+mod recorded;
 mod twins;
 mod undo;
 mod view;
@@ -42,19 +44,18 @@ mod view;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::{Either, select};
 use nexus_actors::guard;
 use nexus_messages::syscall::{Create, MountSpec};
-use nexus_messages::{Attributes, Caller, Error, ErrorKind, Op, VPath, ZoneId};
+use nexus_messages::{Caller, Error, ErrorKind, FileId, Op, VPath, ZoneId};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, Semaphore, oneshot};
 
 pub(super) use aims::not_aimed_at;
 use aims::{aimed_at, not_taken};
+use crossing::{Crossing, Shut, can_cross, lies_elsewhere, remembered_as};
 pub(super) use failed::Failed;
 use failed::{Attempts, Side, named, tried};
-use files::files;
 use journal::{Journal, StateRow};
 use twins::Twins;
 use undo::end;
@@ -71,7 +72,7 @@ use super::mount::Mount;
 use super::options::{MountOptions, check_honoured, going_on};
 use super::passage::{Closed, Era, Notes, Passage};
 use super::{outside, swap};
-use crate::hal::{ObjectStore, PathCapabilities, PathWrite, StoreError};
+use crate::hal::{ObjectStore, PathCapabilities, StoreError};
 use crate::kernel::Kernel;
 
 /// How long the gate may be closed for the last round, at most.
@@ -109,7 +110,7 @@ pub(crate) async fn ordered(
     match order {
         MigrateOrder::Begin { path, to, without_modes } => {
             let spec = kernel.catalogue().settled(to);
-            let row = StateRow { spec, without_modes, over: false };
+            let row = StateRow { spec, without_modes, over: false, successor: None, left_by: None };
             begin(kernel, caller, &path, row).await
         }
         MigrateOrder::Abort { path } => end(kernel, caller, &path, false).await,
@@ -121,7 +122,11 @@ pub(crate) async fn ordered(
 pub(super) fn found(kernel: &Arc<Kernel>, mount: &Arc<Mount>) -> Result<(), StoreError> {
     let Some(row) = Journal::state(kernel, mount)? else { return Ok(()) };
     let caller = Arc::new(Caller::agent(Caller::KERNEL, mount.zone.clone()));
-    let journal = Journal::new(kernel, mount, order_of(mount, &caller, &row.spec));
+    let order = order_of(mount, &caller, &row.spec);
+    let journal = match row.left_by {
+        Some(root) => Journal::left_by(kernel, mount, order, root),
+        None => Journal::new(kernel, mount, order),
+    };
     if !row.over {
         let state = MigrationState::Interrupted;
         let progress = Arc::new(Progress::new(kernel.env(), kernel.catalogue(), mount, &row.spec, state));
@@ -222,7 +227,11 @@ async fn begin(
     let known = match known {
         Some(left) if left.over => {
             // The rest of one that is over.
-            journal.clear().await.map_err(failed)?;
+            let rest = match left.left_by {
+                Some(root) => Journal::left_by(kernel, &mount, journal.order(), root).clear().await,
+                None => journal.clear().await,
+            };
+            rest.map_err(failed)?;
             None
         }
         known => known,
@@ -232,31 +241,26 @@ async fn begin(
         let why = format!("a migration to {store} was begun: go on with that one, or abort it");
         return Err(fail(ErrorKind::Busy).because(why));
     }
-    not_taken(kernel, &mount, &spec).map_err(|error| fail(error.kind).because(error.why))?;
+    not_taken(kernel, &mount, &spec).and_then(|()| lies_elsewhere(&mount, &spec)).map_err(failed)?;
     let opened = open_new(kernel, &mount, &spec).await.map_err(failed)?;
-    if opened.path_addressed != mount.is_path_addressed() {
-        let way = |path: bool| if path { "paths" } else { "hashes" };
-        let why = format!(
-            "{} finds content by {}, and {point} by {}, so that all names would have to become rows of the metastore, or cease to be, in one step: mount it \
-             elsewhere, and copy with `nexus sync {point} ELSEWHERE`",
-            spec.driver,
-            way(opened.path_addressed),
-            way(mount.is_path_addressed()),
-        );
-        mount.threads().end(kernel.env(), opened).await;
-        return Err(fail(ErrorKind::NotSupported).because(why));
-    }
-    if let Err(refused) = can_be_handed_over(&spec, &opened) {
+    let allowed = can_cross(&mount, &opened).and_then(|()| can_be_handed_over(&spec, &opened));
+    if let Err(refused) = allowed {
         mount.threads().end(kernel.env(), opened).await;
         return Err(failed(refused));
     }
+    row.successor = match &known {
+        Some(known) => known.successor,
+        None if mount.is_path_addressed() && !opened.path_addressed => Some(kernel.store().new_file_id()),
+        None => None,
+    };
+    let journal = journal.with_successor(row.successor);
     let progress = Progress::new(kernel.env(), kernel.catalogue(), &mount, &spec, MigrationState::Checking);
     let progress = Arc::new(progress);
     let run =
         Run::new(kernel, &mount, opened, journal, progress.clone(), (&row, known.is_some()), turn).await;
     // From here on no other one begins that goes there.
     if let Err(other) = kernel.migrations().begin(&mount, progress) {
-        mount.threads().end(kernel.env(), (run.target, run.opened)).await;
+        mount.threads().end(kernel.env(), (run.target, run.opened, run.crossing)).await;
         return Err(failed(aimed_at(&other)));
     }
     start(kernel, "migration.run", &run.progress.clone(), run.migrate());
@@ -324,7 +328,7 @@ async fn open_new(kernel: &Arc<Kernel>, mount: &Arc<Mount>, spec: &Arc<MountSpec
 /// What came of a last round.
 enum Last {
     /// It was the last, and the gate is closed.
-    Done(Closed),
+    Done(Shut),
     /// There was not the time for it.
     Late,
     /// The old driver has something yet to bring to its store.
@@ -339,9 +343,13 @@ struct Run {
     opened: Opened,
     /// The new driver, behind a door of its own.
     target: Arc<Guarded>,
-    journal: Journal,
+    /// What becomes of names.
+    crossing: Crossing,
+    journal: Arc<Journal>,
     progress: Arc<Progress>,
     without_modes: bool,
+    /// The root of the successor, where there is one.
+    successor: Option<FileId>,
     /// Whether something may have been copied before.
     resumed: bool,
     /// What the old driver can do, and the new one; of those that find files by their paths.
@@ -374,28 +382,32 @@ impl Run {
             places: opened.options.concurrency.map(Semaphore::new),
         };
         let target = Arc::new(Guarded::new(opened.driver.clone(), opened.path_addressed, watch));
-        let can =
-            |store: &dyn ObjectStore| files(store).map(|store| store.capabilities()).unwrap_or_default();
-        let old = mount.lease().await;
-        Self {
+        let journal = Arc::new(journal);
+        let mut run = Self {
             kernel: kernel.clone(),
             mount: mount.clone(),
             spec: opened.spec.clone(),
-            had: can(&**old),
-            can: can(&*target),
+            had: PathCapabilities::default(),
+            can: PathCapabilities::default(),
+            crossing: Crossing::of(kernel, mount, &opened, row.successor, &journal),
             opened,
             target,
             journal,
             progress,
             without_modes: row.without_modes,
+            successor: row.successor,
             resumed,
             twins: Mutex::default(),
             turn,
-        }
+        };
+        run.look_at_both().await;
+        run
     }
 
-    fn is_by_path(&self) -> bool {
-        self.opened.path_addressed
+    /// What is known of it as a whole.
+    fn row(&self, over: bool) -> StateRow {
+        let (spec, without_modes) = ((*self.spec).clone(), self.without_modes);
+        StateRow { spec, without_modes, over, successor: self.successor, left_by: None }
     }
 
     /// All of it, to whichever end.
@@ -409,7 +421,8 @@ impl Run {
             }
         };
         match outcome {
-            Some(Ok(closed)) => self.switch(closed).await,
+            Some(Ok(Shut::Gate(closed))) => self.switch(closed).await,
+            Some(Ok(Shut::Locked(lock))) => Box::pin(self.cross(lock)).await,
             Some(Err(failed)) => {
                 passage.end_notes();
                 if self.progress.state() == MigrationState::Aborting {
@@ -421,7 +434,8 @@ impl Run {
                     tracing::warn!(point = %self.mount.point, why = %error.why, "some copies will be made again");
                 }
                 self.progress.fail(&failed);
-                self.mount.threads().end(self.kernel.env(), (self.target, self.opened)).await;
+                let store = (self.target, self.opened, self.crossing);
+                self.mount.threads().end(self.kernel.env(), store).await;
             }
             None => {
                 passage.end_notes();
@@ -431,11 +445,15 @@ impl Run {
     }
 
     /// Copies all there is, and gives the closed gate: the new store has what the old one has, and nothing changes.
-    async fn work(&self) -> Result<Closed, Failed> {
+    async fn work(&self) -> Result<Shut, Failed> {
         self.check().await?;
-        let row = StateRow { spec: (*self.spec).clone(), without_modes: self.without_modes, over: false };
-        if !self.resumed {
-            self.journal.write(vec![self.journal.says(&row)]).await?;
+        if self.resumed {
+            self.check_contents().await?;
+        } else {
+            let row = self.row(false);
+            let mut begun = vec![self.journal.says(&row)];
+            begun.extend(remembered_as(&self.kernel, &self.mount, &row));
+            self.journal.write(begun).await?;
         }
         // Who comes to that store from now on sees the row; who came before it was written is seen now.
         if let Err(taken) = not_taken(&self.kernel, &self.mount, &self.spec) {
@@ -448,8 +466,9 @@ impl Run {
             return Err(Failed { kind: ErrorKind::Busy, why: "it is aborted".into() });
         }
         let passage = self.mount.passage();
-        passage.begin_notes(false);
-        let looks = if self.is_by_path() { LOOKS } else { 1 };
+        passage.begin_notes(matches!(self.crossing, Crossing::FromRows(_)));
+        // Rows are changed by nobody beside the kernel.
+        let looks = if self.mount.is_path_addressed() { LOOKS } else { 1 };
         for look in 0..looks {
             self.look_at_all(look == 0, self.resumed || look > 0).await?;
         }
@@ -462,7 +481,7 @@ impl Run {
                 continue;
             }
             passage.give_back(notes);
-            if passage.uploads() > 0 {
+            if self.coming() > 0 {
                 let since = *awaited.get_or_insert_with(|| env.now());
                 if env.now().saturating_duration_since(since) < UPLOADS_MAX {
                     env.sleep(BETWEEN).await;
@@ -494,7 +513,7 @@ impl Run {
         self.flush_old(FLUSH_MAX).await?;
         let began = env.now();
         Progress::count(&self.progress.closings, 1);
-        let closed = passage.close(env, CLOSED_MAX).await;
+        let closed = self.shut().await;
         let notes = passage.take_notes();
         let left = CLOSED_MAX.saturating_sub(env.now().saturating_duration_since(began));
         let Some(closed) = closed.filter(|_| !notes.all) else {
@@ -553,25 +572,19 @@ impl Run {
                 why: "what is to be mounted takes no changes".into(),
             });
         }
-        if !self.is_by_path() {
+        if !self.is_of_files() {
             return Ok(());
         }
-        if !self.resumed && !self.is_empty().await? {
+        let has_names = !matches!(self.crossing, Crossing::ToRows { .. });
+        if has_names && !self.resumed && !self.is_empty().await? {
             let why = "the new store is not empty: what is there would be files of the mount".into();
             return Err(Failed { kind: ErrorKind::NotEmpty, why });
         }
-        let marker = format!("{}{}", files::MARKER, self.kernel.new_op_id());
-        tried!(self, Side::New, async {
-            let data = [Bytes::from_static(files::MARKED)];
-            files(&*self.target)?.write(&marker, &data, PathWrite::Whole, &Attributes::none()).await
-        })?;
-        let checked = self.check_files(&marker).await;
-        self.delete(&marker).await?;
-        checked
+        self.check_with_marker().await
     }
 
     async fn look_at_all(&self, first: bool, compare: bool) -> Result<(), Failed> {
-        if self.is_by_path() {
+        if self.is_of_files() {
             self.copy_tree("", compare, false).await?;
         } else {
             self.copy_contents(first).await?;
@@ -590,7 +603,7 @@ impl Run {
 
     /// Sees to what was noted by itself.
     async fn settle(&self, notes: &Notes, closed: bool) -> Result<(), Failed> {
-        if self.is_by_path() {
+        if self.is_of_files() {
             return self.settle_files(notes, closed).await;
         }
         let ids: Vec<_> = notes.contents.iter().cloned().collect();
@@ -602,8 +615,8 @@ impl Run {
 
     /// From the row on: the new driver takes the place of the old one.
     async fn switch(self, closed: Closed) {
+        let row = self.row(true);
         let (kernel, mount, journal) = (self.kernel, self.mount, self.journal);
-        let row = StateRow { spec: (*self.spec).clone(), without_modes: self.without_modes, over: true };
         let order = journal.order();
         let done = swap::hand_over(&kernel, order, &mount, self.opened, journal.says(&row), closed).await;
         mount.passage().end_notes();

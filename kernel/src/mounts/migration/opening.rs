@@ -2,7 +2,7 @@
 
 use nexus_messages::Attributes;
 
-use super::files::{DIFFERS, files};
+use super::files::DIFFERS;
 use super::{Attempts, Failed, Run, Side, tried};
 
 /// The permission bits without which nothing can be put into a folder, or taken out of it.
@@ -42,7 +42,7 @@ impl Run {
                 self.note_again(folder, false);
             }
             let open = Attributes::none().mode(info.mode | OWNER_CHANGES);
-            tried!(self, Side::New, async { files(&*self.target)?.set_attributes(folder, &open).await })?;
+            tried!(self, Side::New, async { self.new_files()?.set_attributes(folder, &open).await })?;
         }
         Ok(found)
     }

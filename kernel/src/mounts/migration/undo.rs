@@ -2,10 +2,12 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use nexus_messages::{Caller, Error, ErrorKind, Op, VPath};
 
+use super::crossing::Crossing;
 use super::failed::{Attempts, Side, tried};
 use super::journal::{Journal, StateRow};
 use super::view::Progress;
@@ -13,6 +15,9 @@ use super::{Failed, MigrationState, Run, contents, journal, mount_at, not_taken,
 use crate::hal::{Addressing, ObjectStore, StoreError};
 use crate::kernel::Kernel;
 use crate::mounts::attach::LOCK_WAIT_MAX;
+
+/// How long calls of the new store may take that were begun, before what they wrote is removed.
+const UNDO_MAX: Duration = Duration::from_secs(60);
 
 /// Ends the migration of the mount at `point`, whether it runs or was cut short. With `leave` nothing is asked of the new store.
 pub(super) async fn end(
@@ -37,7 +42,7 @@ pub(super) async fn end(
     let spec = Arc::new(row.spec.clone());
     let progress = Progress::new(kernel.env(), kernel.catalogue(), &mount, &spec, MigrationState::Aborting);
     let progress = Arc::new(progress);
-    let journal = Journal::new(kernel, &mount, order_of(&mount, caller, &spec));
+    let journal = Journal::new(kernel, &mount, order_of(&mount, caller, &spec)).with_successor(row.successor);
     if leave {
         kernel.migrations().list(&mount, progress.clone());
         let giving_up = {
@@ -78,7 +83,7 @@ fn not_removed(failed: Failed) -> Failed {
 impl Run {
     /// Removes what was written; or leaves it, as soon as that is asked for.
     pub(super) async fn undo(self) {
-        let row = StateRow { spec: (*self.spec).clone(), without_modes: self.without_modes, over: false };
+        let row = self.row(false);
         let undone = {
             let (left, removed) = (pin!(self.progress.leave.wait()), pin!(self.remove_all()));
             match select(left, removed).await {
@@ -87,14 +92,19 @@ impl Run {
             }
         };
         match undone {
-            None => give_up(&self.journal, &self.progress, row).await,
+            None => {
+                if let Crossing::ToRows { store, .. } = &self.crossing {
+                    store.give_up();
+                }
+                give_up(&self.journal, &self.progress, row).await;
+            }
             Some(Ok(())) => self.progress.end(MigrationState::Aborted),
             Some(Err(failed)) => {
                 tracing::warn!(point = %self.mount.point, why = %failed.why, "a migration was not undone");
                 self.progress.fail(&not_removed(failed));
             }
         }
-        self.mount.threads().end(self.kernel.env(), (self.target, self.opened)).await;
+        self.mount.threads().end(self.kernel.env(), (self.target, self.opened, self.crossing)).await;
     }
 
     async fn remove_all(&self) -> Result<(), Failed> {
@@ -102,6 +112,16 @@ impl Run {
         not_taken(&self.kernel, &self.mount, &self.spec)?;
         // Whenever it is cut short, no row speaks for a copy that is gone.
         self.journal.doubt_all().await?;
+        if let Crossing::ToRows { store, .. } = &self.crossing {
+            // What was begun ends first, so that nothing comes later.
+            let Some(_closed) = store.close(UNDO_MAX).await else {
+                let why = format!("calls of the new store have not ended within {UNDO_MAX:?}");
+                return Err(Failed { kind: ErrorKind::TimedOut, why });
+            };
+            self.remove_contents().await?;
+            // The rows of the copies go with the successor.
+            return self.journal.clear().await;
+        }
         let (mut folders, mut after): (Vec<String>, Option<String>) = (Vec::new(), None);
         loop {
             let page = self.journal.page("", after.as_deref())?;
@@ -129,9 +149,13 @@ impl Run {
     }
 
     async fn remove_copy(&self, name: &str) -> Result<(), Failed> {
-        if self.is_by_path() {
+        if self.is_of_files() {
             return gone(self.delete(name).await);
         }
+        self.remove_content(name).await
+    }
+
+    pub(super) async fn remove_content(&self, name: &str) -> Result<(), Failed> {
         let id = contents::id_of(name).ok_or_else(|| StoreError::Corrupt {
             what: "the journal of a migration".into(),
             found: format!("a content called {name:?}"),

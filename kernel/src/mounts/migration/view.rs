@@ -168,6 +168,14 @@ impl Migrations {
         running_to(&self.0.lock(), root, spec)
     }
 
+    /// The mount with the root `new` has taken the place of the one with `old`: what is known of that one's is of this one's.
+    pub(super) fn moved(&self, old: FileId, new: FileId) {
+        let mut all = self.0.lock();
+        if let Some(progress) = all.remove(&old) {
+            all.insert(new, progress);
+        }
+    }
+
     pub(super) fn list(&self, mount: &Mount, progress: Arc<Progress>) {
         self.0.lock().insert(mount.root, progress);
     }

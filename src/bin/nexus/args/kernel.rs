@@ -43,10 +43,11 @@ pub(crate) struct UmountArgs {
 /// nothing of that store, and says what may be left there. A migration in a process that serves the folder goes on there when this command is
 /// interrupted, which says where it stands. The old driver's store is left as it was, for you to remove.
 ///
-/// Files that are found by their paths (local, s3, ..) go to another driver of that kind, content that is found by its hash (cas-local, s3 with
-/// addressing=content, ..) to one of that kind. From the one to the other is refused: on mounts of the second kind names, modes, versions and streams are rows of the
-/// metastore, which would have to come or go all in one step. `nexus mount /new --driver ..` and `nexus sync /old /new` copy what can be copied, which is not the
-/// versions; so they do for a part of a mount, as all of one moves here. Run again with --delete it copies what changed meanwhile. A store of files must be empty. What it cannot
+/// Files that are found by their paths (local, s3, ..) and content that is found by its hash (cas-local, s3 with addressing=content, ..) go to a driver of
+/// their own kind, and of the other. From the first to the second, files become rows of the metastore that belong to nobody, and a history begins. From the second to the first,
+/// the history has to be given up, by --opt history_count=0, and so have media types that are not those of their names, and where somebody grants rights the owners of files, by
+/// --without-modes; streams and pipes have no place there. All of a mount moves: for a part, `nexus mount /new --driver ..` and `nexus sync /old/part /new` copy what can be
+/// copied, which is not the versions. A store of files must be empty. What it cannot
 /// hold (links, empty folders, modes, names) is told before anything is copied. An upload that is under way holds up the last step, for a minute at most; one that takes
 /// longer is refused (EBUSY), and may be made again. Ask for write_back afterwards, by `mount --replace`. The numbers of files change with the store, and on one without times
 /// of its own their times of change. A file with several names (hard links) becomes a file for each of them. What was said of the mount for every driver (read-only,
@@ -66,7 +67,7 @@ pub(crate) struct MigrateArgs {
     /// An option of the new driver, or of every mount: as for `mount`
     #[arg(long = "opt", value_name = "K=V", value_parser = key_value, conflicts_with_all = ["abort", "status"])]
     pub(crate) options: Vec<(String, String)>,
-    /// Give up permission bits, where the new driver keeps none
+    /// Give up permission bits, where the new driver keeps none; and what else rows say of a file and no plain file has
     #[arg(long, conflicts_with_all = ["abort", "status"])]
     pub(crate) without_modes: bool,
     /// End it, and remove what it has copied
