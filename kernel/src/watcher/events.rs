@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use nexus_messages::{Caller, EntryType, Event, EventKind, FileMetadata, LifeId, Lsn, Op, VPath, ZoneId};
-
 use smallvec::SmallVec;
 
 use super::scope::Facts;
