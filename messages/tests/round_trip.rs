@@ -145,7 +145,7 @@ fn receipt() -> impl Strategy<Value = Receipt> {
 
 fn caller() -> impl Strategy<Value = Arc<Caller>> {
     (text(), zone(), any::<bool>(), option::of(text())).prop_map(|(agent, zone, admin, user)| {
-        Arc::new(Caller { admin, ..Caller::agent(agent, zone) }.acting_for(user.map(Into::into)))
+        Arc::new(Caller { admin, ..Caller::agent(agent, zone) }.acting_for(user))
     })
 }
 
