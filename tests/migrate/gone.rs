@@ -66,10 +66,13 @@ fn a_migration_to_a_store_that_is_gone_can_be_given_up_and_replaced() {
         let error = refused(bench.begin(other.clone()), ErrorKind::Busy).to_string();
         assert!(error.contains(&named(&bench, driver)), "{error}");
         give_up(&bench, driver);
-        assert!(read_host(&bench.host("new")) == copied, "nothing was asked of it");
+        // A write that was on its way when the store was gone may have come since.
+        let now = read_host(&bench.host("new"));
+        assert!(copied.iter().all(|(name, data)| now.get(name) == Some(data)), "nothing was asked of it");
         refused(bench.nx.give_up_migration(AT), ErrorKind::NotFound);
         refused(bench.nx.abort_migration(AT), ErrorKind::NotFound);
         // Nobody remembers it, and another one comes in its place.
+        let copied = read_host(&bench.host("new"));
         let bench = bench.again();
         assert!(bench.status().is_none());
         let before = bench.tree();
