@@ -442,6 +442,40 @@ fn folders_that_come_and_go_meanwhile_are_as_they_are() {
 }
 
 #[test]
+fn a_link_that_became_a_file_and_a_file_that_became_a_link_are_what_they_are() {
+    for (bench, to) in both_ways() {
+        let at = |name: &str| format!("{AT}/{name}");
+        bench.nx.write(at("a/file"), content(1, LARGE)).expect("it writes");
+        bench.nx.link(at("a/link"), "file").expect("it is made");
+        slowly(&bench, 40, to);
+        until("all of it", || bench.status().filter(|status| status.copied >= status.found - 2));
+        bench.nx.unlink(at("a/link")).expect("it goes");
+        bench.nx.write(at("a/link"), content(2, LARGE)).expect("it writes");
+        bench.nx.unlink(at("a/file")).expect("it goes");
+        bench.nx.link(at("a/file"), "link").expect("it is made");
+        let all = entries(&bench);
+        bench.odd.slow(Duration::ZERO);
+        bench.done();
+        assert_eq!(entries(&bench), all);
+        assert!(bench.nx.read(at("a/file")).expect("it leads there") == content(2, LARGE));
+    }
+}
+
+#[test]
+fn garbage_is_collected_behind_a_history_that_was_given_up() {
+    let bench = Bench::of_contents();
+    for number in [1, 2] {
+        bench.nx.write(format!("{AT}/large"), content(number, VERY_LARGE)).expect("it writes");
+    }
+    bench.begin(without_history(bench.spec("path-local", "new"))).expect("it begins");
+    bench.done();
+    // What was in memory is not, and the store of the older version is no mount's any more.
+    let bench = bench.again();
+    collect(&bench);
+    assert!(bench.nx.read(format!("{AT}/large")).expect("it is there") == content(2, VERY_LARGE));
+}
+
+#[test]
 fn a_mount_below_it_stays_where_it_is() {
     for (bench, to) in both_ways() {
         bench.nx.write(format!("{AT}/d/f"), content(1, LARGE)).expect("it writes");

@@ -19,7 +19,7 @@ use crate::content::{Hash, List};
 use crate::hal::{Addressing, Change, ContentStore, Entry, ObjectStore, RowKey, StoreError, Table, TreeId};
 use crate::kernel::Kernel;
 use crate::mounts::{Guarded, Mount};
-use crate::namespace::{InodeRow, MountRow, Placement, decode, encode, root_of};
+use crate::namespace::{InodeRow, MountRow, Placement, decode, encode, mount_root, root_of};
 use crate::owned::Owned;
 use crate::store::{CommitError, Store};
 
@@ -45,20 +45,23 @@ const CONDEMNED_PAGE: usize = 4_096;
 const RECLAIMS_MAX: usize = 4_096;
 
 /// What a row names, if it names content.
-type Names = fn(&RowKey, &[u8]) -> Result<Option<ContentId>, StoreError>;
+type Names = fn(&RowKey, &[u8]) -> Result<Option<Named>, StoreError>;
+
+/// Content that a row names, and of a row of the history the root of the mount that keeps it.
+type Named = (ContentId, Option<FileId>);
 
 /// The tables whose rows name content. One to which rows are moved from another, in one entry, comes after it: a row that moves meanwhile is then
 /// read in one of them.
 const ROOTS: &[(Table, Names)] = &[(Table::Inodes, inode_names), (Table::History, past_names)];
 
-fn inode_names(key: &RowKey, value: &[u8]) -> Result<Option<ContentId>, StoreError> {
+fn inode_names(key: &RowKey, value: &[u8]) -> Result<Option<Named>, StoreError> {
     let row = decode::<InodeRow>(key, value)?;
-    named(key, row.content_id, row.placement)
+    Ok(named(key, row.content_id, row.placement)?.map(|id| (id, None)))
 }
 
-fn past_names(key: &RowKey, value: &[u8]) -> Result<Option<ContentId>, StoreError> {
-    let Some((id, placement)) = root_of(key, value)? else { return Ok(None) };
-    named(key, Some(id), placement)
+fn past_names(key: &RowKey, value: &[u8]) -> Result<Option<Named>, StoreError> {
+    let Some((id, placement, mount)) = root_of(key, value)? else { return Ok(None) };
+    Ok(named(key, Some(id), placement)?.map(|id| (id, Some(mount))))
 }
 
 /// The content that the row at `key` names, which says twice how it is addressed. One that does not say the same both times is damaged, and nobody
@@ -115,6 +118,8 @@ pub(super) struct Run {
     walked: BTreeSet<Hash>,
     /// Whether mounts are remembered whose stores are not open: what is in none that is may be in theirs.
     others: bool,
+    /// The roots of all mounts that are remembered; none when that is not known.
+    known: Option<BTreeSet<FileId>>,
     /// The roots of mounts whose stores failed meanwhile: as those that are not open, they are left out.
     failing: BTreeSet<FileId>,
     /// What a dry run would have removed before it marked.
@@ -154,6 +159,7 @@ impl Run {
             grace,
             walked: BTreeSet::new(),
             others: false,
+            known: None,
             failing: BTreeSet::new(),
             dead: BTreeMap::new(),
         }
@@ -329,13 +335,18 @@ impl Run {
 
     /// The mounts whose stores are open, each store once.
     async fn stores(&mut self) -> Result<Vec<Arc<Mount>>, Halt> {
-        let detached = self.look(|store| {
+        let remembered = self.look(|store| {
             let found = page(store, &RowKey::new(Table::Mounts, Vec::new()), None, PAGE)?;
             let rows = found.iter().map(|(key, value)| decode::<MountRow>(key, value));
-            Ok(rows.filter(|row| row.as_ref().map_or(true, |row| !row.attached)).count())
+            let detached = rows.filter(|row| row.as_ref().map_or(true, |row| !row.attached)).count();
+            // Of more than a page not all are known: then each is taken for one.
+            let is_all = found.len() < PAGE;
+            let roots: Result<BTreeSet<_>, _> = found.iter().map(|(key, _)| mount_root(key)).collect();
+            Ok((detached, roots?, is_all))
         });
-        let detached = detached.await?;
+        let (detached, roots, is_all) = remembered.await?;
         let mounts = self.kernel.mounts().all();
+        self.known = is_all.then(|| roots.into_iter().chain(mounts.iter().map(|mount| mount.root)).collect());
         let by_content = mounts.into_iter().filter(|mount| !mount.is_path_addressed());
         let (open, closed): (Vec<_>, Vec<_>) = by_content.partition(|mount| mount.has_driver());
         self.others = detached > 0 || !closed.is_empty();
@@ -364,7 +375,13 @@ impl Run {
                     .await?;
                 let named =
                     found.into_iter().filter_map(|(id, key)| id.filter(|_| !self.would_be_gone(&key)));
-                for id in named.collect::<Vec<_>>() {
+                for (id, kept_by) in named.collect::<Vec<_>>() {
+                    // Its store went with it, and nobody finds what was there by a path any more.
+                    if kept_by
+                        .is_some_and(|mount| self.known.as_ref().is_some_and(|known| !known.contains(&mount)))
+                    {
+                        continue;
+                    }
                     match id {
                         ContentId::Blake3(hash) => marks.add(&hash),
                         ContentId::Chunks(root) => {

@@ -146,13 +146,16 @@ pub(crate) fn parts_of(key: &RowKey) -> Result<Parts, StoreError> {
     Ok(Parts::Row(of, lsn))
 }
 
-/// The content that the row of the history at `key` keeps, and where it is; none when it keeps none.
-pub(crate) fn root_of(key: &RowKey, value: &[u8]) -> Result<Option<(ContentId, Placement)>, StoreError> {
+/// The content that the row of the history at `key` keeps, where it is, and the root of the mount whose history it is; none when it keeps none.
+pub(crate) fn root_of(
+    key: &RowKey,
+    value: &[u8],
+) -> Result<Option<(ContentId, Placement, FileId)>, StoreError> {
     let Parts::Row(of, _) = parts_of(key)? else { return Ok(None) };
     let past: Past = rows::decode(key, value)?;
     let (Table::Inodes, Was::Row(row)) = (of.table, past.was) else { return Ok(None) };
     let row: InodeRow = rows::decode(&of, &row)?;
-    Ok(row.content_id.map(|id| (id, row.placement)))
+    Ok(row.content_id.map(|id| (id, row.placement, past.mount)))
 }
 
 /// From where on the mount with this root keeps its history without a gap; none when it does not.
@@ -403,7 +406,7 @@ mod tests {
         base.past(&dentry_key(TREE, FileId(1), "f"), 2, Was::Nothing);
         base.0.insert(horizon_key(TREE, FileId(1)).at(Lsn(1)), rows::encode(&()));
         let roots: Vec<_> = base.0.iter().filter_map(|(key, value)| root_of(key, value).unwrap()).collect();
-        assert_eq!(roots, [(id, Placement::Store)]);
+        assert_eq!(roots, [(id, Placement::Store, FileId(1))]);
         assert!(root_of(&past_of(&inode).unwrap().at(Lsn(3)), b"\x09").is_err());
     }
 

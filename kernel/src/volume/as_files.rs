@@ -156,6 +156,10 @@ impl RowFiles {
         intake: Intake,
         attributes: &Attributes,
     ) -> Result<ObjectInfo, StoreError> {
+        // A link is no file to write through: what is copied takes its place.
+        if matches!(self.node(path), Ok((_, node)) if node.metadata.entry_type == EntryType::Link) {
+            return Err(StoreError::Exists { what: path.to_owned() });
+        }
         let (site, mut intent) = (self.site(path)?, self.intent(Op::Write));
         let staged = Box::pin(intake.finish(&intent)).await.map_err(|stop| failed(path, stop))?;
         intent.staged = Some(staged);

@@ -20,7 +20,7 @@ use super::failed::{Attempts, Side, tried};
 use super::files::files;
 use super::journal::{Journal, StateRow};
 use super::recorded::Recorded;
-use super::{CLOSED_MAX, Failed, MigrationState, Run};
+use super::{BETWEEN, CLOSED_MAX, Failed, MigrationState, Run};
 use crate::hal::{Change, PathCapabilities, PathStore, StoreError};
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, PathGuard, Scope};
@@ -321,9 +321,13 @@ impl Run {
             )),
         };
         new.set_spec(opened.spec.clone());
-        let done = attached(&kernel, &journal, (&old, &new), opened, row).await;
+        // Nobody changes it before all of this is over. It is nobody's yet, so nobody has it.
+        let turn_of_new = new.changing().clone().lock_owned().await;
+        let done = attached(&kernel, &journal, (&old, &new), opened, (row, lock)).await;
         old.passage().end_notes();
-        drop(lock);
+        if done.is_ok() {
+            kernel.migrations().moved(old.root, new.root);
+        }
         let lsn = match done {
             Ok(receipt) => receipt,
             Err(error) => {
@@ -342,9 +346,8 @@ impl Run {
         if let Err(failed) = left.clear().await {
             tracing::warn!(point = %new.point, why = %failed.why, "rows of a migration are left");
         }
-        kernel.migrations().moved(old.root, new.root);
         progress.end(MigrationState::Done);
-        drop(turn);
+        drop((turn, turn_of_new));
     }
 }
 
@@ -353,13 +356,13 @@ fn bad_name(name: &str) -> StoreError {
     StoreError::Corrupt { what: "the journal of a migration".into(), found }
 }
 
-/// Has `new` attached in the place of `old`: its driver served, one commit, the route.
+/// Has `new` attached in the place of `old`: its driver served, one commit, the route. Then `lock` goes.
 async fn attached(
     kernel: &Arc<Kernel>,
     journal: &Journal,
     (old, new): (&Arc<Mount>, &Arc<Mount>),
     opened: Opened,
-    row: StateRow,
+    (row, lock): (StateRow, PathGuard),
 ) -> Result<Receipt, Error> {
     let fail = |kind: ErrorKind, why: String| Error::new(Op::Mount, &old.point, kind).because(why);
     let served = async {
@@ -384,10 +387,18 @@ async fn attached(
     kernel.mounts().unlist(old);
     kernel.mounts().list(new);
     if let Err((kind, why)) = rebind(kernel, new).await {
-        // Nobody is to write to what was put away.
         stop(kernel, old).await;
+        // Nobody is to write to what was put away: until the new one has the route, or the kernel ends, all who change something wait.
+        let (again, new) = (kernel.clone(), new.clone());
+        kernel.env().spawn("migration.route", async move {
+            while rebind(&again, &new).await.is_err() {
+                again.env().sleep(BETWEEN).await;
+            }
+            drop(lock);
+        });
         return Err(fail(kind, why).outcome_unknown());
     }
+    drop(lock);
     Ok(receipt)
 }
 
