@@ -78,6 +78,18 @@ impl Effect {
     }
 }
 
+/// Makes the directories on the way from `base` to all that is in the tree.
+pub(crate) fn complete(tree: &mut Tree, base: &str) {
+    let above = |path: &str| -> Vec<String> {
+        let on_the_way = path.match_indices('/').map(|(end, _)| path[..end].to_owned());
+        on_the_way.filter(|above| is_within(above, base)).collect()
+    };
+    let all: Vec<String> = tree.keys().flat_map(|path| above(path)).collect();
+    for path in all {
+        tree.entry(path).or_insert(Node::Dir);
+    }
+}
+
 fn content(tree: &Tree, path: &str) -> Vec<u8> {
     match tree.get(path) {
         Some(Node::File(content)) => content.to_vec(),
@@ -197,6 +209,15 @@ mod tests {
         // Of several calls each is by itself.
         let each = [&put("/a", "ONE"), &put("/b", "TWO")];
         assert_eq!(check(&[("/a", "one"), ("/b", "TWO")], &each), Some(vec![false, true]));
+    }
+
+    #[test]
+    fn what_is_made_again_has_the_directories_on_its_way() {
+        let mut made = tree(&[("/c/a/b/f", "one"), ("/c/g", "two")]);
+        complete(&mut made, "/c");
+        let names: Vec<_> = made.keys().map(String::as_str).collect();
+        assert_eq!(names, ["/c", "/c/a", "/c/a/b", "/c/a/b/f", "/c/g"]);
+        assert!(made["/c/a"] == Node::Dir && made["/c/g"] == Node::File("two".into()));
     }
 
     #[test]

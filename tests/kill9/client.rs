@@ -6,7 +6,7 @@ use futures_util::future::{BoxFuture, join_all};
 use nexus::syscall::{SysCopy, SysRename, SysSetattr, SysTx, SysUnlink, SysWrite, TxOp};
 use nexus::{Bytes, Consistency, EntryType, ErrorKind, Executed, Nexus, OpId, VPath, blocking};
 
-use crate::books::{Books, Effect, Node, Tree, explain};
+use crate::books::{Books, Effect, Node, Tree, complete, explain};
 use crate::plan::{self, Random};
 
 /// Content above this many bytes is sent, and read, as a stream.
@@ -101,6 +101,8 @@ impl Client {
             })?;
             if !done {
                 call.effect.apply(&mut expected);
+                // A directory that was put off and is lost is made again with what is in it.
+                complete(&mut expected, &self.base);
             }
         }
         let found = read_tree(nx, &self.base).map_err(wrong)?;
