@@ -309,7 +309,13 @@ impl Kernel {
         let totals = table.totals().clone();
         let stream = Stream::new(mount.root, io_profile, store, metadata.clone(), (state, totals));
         let stream = table.open(stream)?;
-        // After it was opened: whoever removes the entry drops the stream when the row is gone. So either finds the other.
+        // After it was opened: whoever detaches the mount closes what is open then. So either finds the other. Its entry may be there still, and what is kept goes with that alone.
+        if !self.is_attached(mount) {
+            table.close_stream(self.env(), id);
+            let _ = self.streams_actor().tell(Reap);
+            return Err(Refusal::Removed);
+        }
+        // And so with who removes the entry, and drops the stream when the row is gone.
         if !self.has_entry(mount, id) {
             self.drop_stream(mount.tree, id);
             return Err(Refusal::Removed);
@@ -317,11 +323,12 @@ impl Kernel {
         Ok(stream)
     }
 
-    /// Whether the entry, and its mount, are there still. What cannot be read was there a moment ago.
+    fn is_attached(&self, mount: &Mount) -> bool {
+        self.routes().read(|routes| routes.iter().any(|other| other.root == mount.root))
+    }
+
+    /// Whether the entry is there still. What cannot be read was there a moment ago.
     fn has_entry(&self, mount: &Mount, id: FileId) -> bool {
-        if !self.routes().read(|routes| routes.iter().any(|other| other.root == mount.root)) {
-            return false;
-        }
         let row = self.store().rows(mount.tree).and_then(|rows| rows.reader.get(&inode_key(mount.tree, id)));
         row.map_or(true, |row| row.is_some())
     }

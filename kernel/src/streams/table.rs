@@ -197,9 +197,17 @@ impl StreamTable {
     /// The mount with this root is detached. Its streams on disk are there when it comes back, those in memory are not.
     pub(super) fn close_mount(&self, env: &Env, mount: FileId) {
         // Who opens one meanwhile finds behind that that its mount is gone.
-        let mut closed = self.all();
-        closed.retain(|stream| stream.mount == mount);
-        closed.retain(|stream| self.close(stream.id).is_some());
+        let of_it = self.all().into_iter().filter(|stream| stream.mount == mount);
+        let closed = of_it.filter_map(|stream| self.close(stream.id)).collect();
+        self.put_away(env, closed);
+    }
+
+    /// As [`close_mount`](Self::close_mount), of one stream of it.
+    pub(super) fn close_stream(&self, env: &Env, id: FileId) {
+        self.put_away(env, self.close(id).into_iter().collect());
+    }
+
+    fn put_away(&self, env: &Env, closed: Vec<Arc<Stream>>) {
         if closed.is_empty() {
             return;
         }
