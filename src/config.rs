@@ -58,7 +58,19 @@ const KEYS: [&str; 24] = [
 ];
 
 /// Names in the environment that begin so and are no settings of the kernel.
-const NOT_SETTINGS: [&str; 5] = ["data_dir", "config", "log", "redis_password", "clients"];
+const NOT_SETTINGS: [&str; 11] = [
+    "data_dir",
+    "config",
+    "log",
+    "redis_password",
+    "clients",
+    "user",
+    "lock_path",
+    "lock_id",
+    "lock_token",
+    "record_offset",
+    "record_deliveries",
+];
 
 /// The driver of `/` on a kernel with a data folder, and on one in memory.
 const ROOT_DRIVER: &str = "cas-local";

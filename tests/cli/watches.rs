@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::children::until;
 use crate::fixture::{Nexus, end};
+use crate::serving::Serving;
 use crate::watching::Server;
 
 /// A kernel in this process, which serves the data folder.
@@ -119,6 +120,11 @@ fn for_whom_a_command_acts_is_said_to_it_or_to_all_of_an_environment_and_told() 
     assert!(status == 1 && why.contains("does not name a user"), "{status} {why}");
     let (status, why) = run(&["--user", "ada", "serve"], None);
     assert!(status == 2 && why.contains("--user"), "{status} {why}");
+    // Who is served as an agent does not say for whom, and what an environment says for all commands is no reason to refuse one.
+    let _serving = Serving::start(&nexus, &["serve", "--agent", "coder-7"]);
+    assert_eq!(run(&["ls", "/"], Some("bob")), (0, String::new()));
+    let (status, why) = run(&["--user", "bob", "ls", "/"], None);
+    assert!(status == 1 && why.contains("EACCES"), "{status} {why}");
 }
 
 /// A running `nexus watch`, ended with it.

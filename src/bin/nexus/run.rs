@@ -46,10 +46,7 @@ pub(crate) fn main(cli: Cli) -> Status {
             block_on(Box::pin(serve::serve(&out, args, cli.data, cli.profile.as_deref())))
         }
         Command::Drivers(args) => drivers::drivers(&out, args).and_then(|()| out.flush()),
-        command => {
-            let user = cli.user.or_else(|| std::env::var(USER).ok().filter(|user| !user.is_empty()));
-            block_on(Box::pin(in_kernel(&out, command, cli.data, (cli.profile.as_deref(), user.as_deref()))))
-        }
+        command => block_on(Box::pin(in_kernel(&out, command, cli.data, (cli.profile.as_deref(), cli.user)))),
     };
     if let Err(failure) = done {
         out.failed(&failure);
@@ -61,7 +58,7 @@ async fn in_kernel(
     out: &Output,
     command: Command,
     data: Option<PathBuf>,
-    (profile, user): (Option<&str>, Option<&str>),
+    (profile, user): (Option<&str>, Option<String>),
 ) -> Outcome {
     let data = data.unwrap_or_else(data_folder);
     if let Command::Fsck(FsckArgs { give_up_after: Some(after), .. }) = &command {
@@ -86,7 +83,9 @@ async fn in_kernel(
         }
         opened => opened?,
     };
-    let nx = match user.map(|user| nx.user(user)) {
+    // What an environment says for all commands is for those that can: who is served as an agent does not say for whom.
+    let user = user.or_else(|| std::env::var(USER).ok().filter(|user| nx.is_admin() && !user.is_empty()));
+    let nx = match user.map(|user| nx.user(&user)) {
         None => nx,
         Some(Ok(nx)) => nx,
         Some(Err(error)) => {
