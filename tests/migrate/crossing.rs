@@ -11,6 +11,7 @@ use nexus::{
 };
 
 use crate::bench::{AT, Bench, LARGE, ODD_CONTENTS, ODD_FILES, content, is_empty, read_host, refused, until};
+use crate::files::assert_same;
 use crate::load::{Files, Load};
 
 /// Content in several chunks.
@@ -51,15 +52,6 @@ fn collect(bench: &Bench) -> Collection {
 fn contents_in(bench: &Bench, folder: &str) -> u64 {
     bench.nx.mount("/look", bench.spec("cas-local", folder)).expect("it mounts");
     collect(bench).freed.objects
-}
-
-#[track_caller]
-fn assert_same(found: &Files, expected: &Files) {
-    let names = |files: &Files| files.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(found), names(expected));
-    for (name, content) in expected {
-        assert!(found[name] == *content, "{name} has another content");
-    }
 }
 
 #[test]

@@ -103,7 +103,7 @@ fn what_was_said_of_the_mount_goes_on() {
 }
 
 #[track_caller]
-fn assert_same(found: &Files, expected: &Files) {
+pub(crate) fn assert_same(found: &Files, expected: &Files) {
     let names = |files: &Files| files.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(found), names(expected));
     for (name, content) in expected {
