@@ -69,6 +69,25 @@ fn who_reads_a_file_while_its_mount_goes_is_told_that_it_has_gone() {
     nx.shutdown().expect("it ends");
 }
 
+/// What was known of paths was filed by how often some of them had been moved, which a mount that came back counted from the start again.
+#[test]
+fn a_mount_that_comes_back_does_not_answer_with_what_it_knew_before_something_moved() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let nx = blocking::connect(Config::in_memory()).expect("it boots");
+    let spec = MountSpec::new("cas-local").option("folder", folder.path().display().to_string());
+    nx.mount("/m", spec.clone()).expect("it mounts");
+    nx.write("/m/d/f", "before").expect("it is written");
+    assert_eq!(nx.stat("/m/d/f").expect("it is there").size, 6);
+    nx.rename("/m/d", "/m/e").expect("it moves");
+    nx.write("/m/d/f", "and after").expect("it is written");
+    nx.unmount("/m").expect("nobody changes anything there");
+    nx.mount("/m", spec).expect("it is what it was");
+    assert_eq!(nx.stat("/m/d/f").expect("it is there").size, 9);
+    assert_eq!(nx.read("/m/d/f").expect("it is there"), "and after");
+    assert_eq!(nx.stat("/m/e/f").expect("it is there").size, 6);
+    nx.shutdown().expect("it ends");
+}
+
 /// Has `change` held up, lets `meanwhile` happen, and lets it go on.
 fn held_up<T: Send>(nx: &Nexus, change: impl FnOnce(&Nexus) -> T + Send, meanwhile: impl FnOnce()) -> T {
     let (reached, wait) = mpsc::channel();

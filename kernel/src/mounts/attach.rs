@@ -105,7 +105,9 @@ pub(super) async fn attach(kernel: Arc<Kernel>, mut m: Attach) -> Result<Attache
     let leftovers = here.into_iter().filter(|(there, row)| row.attached && *there != root);
     let leftovers: Vec<_> = leftovers.map(|(root, row)| forget(&kernel, root, row)).collect();
 
-    let mount = Arc::new(Mount::new(root, m.zone.clone(), tree, m.point.clone(), m.spec.clone()));
+    let generation = kernel.caches().metadata.new_mount();
+    let mount = Mount::new(root, m.zone.clone(), tree, m.point.clone(), m.spec.clone(), generation);
+    let mount = Arc::new(mount);
     let unfinished = Unfinished::new(&kernel, &mount, guard);
     start(&kernel, &mount).await.map_err(|(kind, why)| fail(kind).because(why))?;
     let honoured = |()| check_honoured(&m.spec, mount.nature()).map_err(|error| not_opened(&error));

@@ -144,7 +144,8 @@ pub(super) async fn remount(kernel: Arc<Kernel>) -> Result<usize, Error> {
         let volatile = kernel.catalogue().get(&row.spec.driver).is_some_and(|factory| factory.volatile());
         let scratch = MountOptions::of(&row.spec).unwrap_or_default().class() == Class::Scratch;
         let root = if volatile || scratch { begin_empty(&kernel, root, &row, by_path).await? } else { root };
-        let mount = Mount::new(root, row.zone, row.tree, row.point, row.spec);
+        let generation = kernel.caches().metadata.new_mount();
+        let mount = Mount::new(root, row.zone, row.tree, row.point, row.spec, generation);
         let mount = Arc::new(match by_path {
             Some(by_path) => mount.known(by_path),
             None => mount,

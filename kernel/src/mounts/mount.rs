@@ -75,8 +75,15 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// A mount whose driver is not opened yet.
-    pub(crate) fn new(root: FileId, zone: ZoneId, tree: TreeId, point: VPath, spec: MountSpec) -> Self {
+    /// A mount whose driver is not opened yet. Its metadata is filed under `generation` at first, under which none was of a mount with this root before.
+    pub(crate) fn new(
+        root: FileId,
+        zone: ZoneId,
+        tree: TreeId,
+        point: VPath,
+        spec: MountSpec,
+        generation: u64,
+    ) -> Self {
         let health = Arc::new(Health::new());
         let placeholder = Placeholder { point: point.clone(), path_addressed: false, health: health.clone() };
         Self {
@@ -95,7 +102,7 @@ impl Mount {
             path_addressed: OnceLock::new(),
             volatile: OnceLock::new(),
             keeps_modes: AtomicBool::new(false),
-            generation: Arc::default(),
+            generation: Arc::new(AtomicU64::new(generation)),
         }
     }
 
@@ -471,7 +478,7 @@ mod tests {
 
     fn mount() -> Mount {
         let point = VPath::parse("/m").unwrap();
-        Mount::new(FileId(7), ZoneId::root(), TreeId::ROOT, point, MountSpec::new("d"))
+        Mount::new(FileId(7), ZoneId::root(), TreeId::ROOT, point, MountSpec::new("d"), 0)
     }
 
     #[test]

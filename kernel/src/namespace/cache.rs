@@ -65,6 +65,9 @@ const ENTRY_EXPECTED: u64 = 512;
 /// Of so many entries that are expected, the hash of one more is kept that left.
 const EXPECTED_PER_LEFT: u32 = 2;
 
+/// Of so many bits is how often paths of one mount begin to mean something else: a thousand times a second for thirty years.
+const GENERATIONS_BITS: u32 = 40;
+
 /// The fewest entries that are expected. Who finds no room at first finds it when it comes again, as its hash is known: so some are kept in any cache.
 const EXPECTED_MIN: u64 = 2;
 
@@ -81,6 +84,8 @@ pub(crate) struct MetadataCache {
     gone: Box<[AtomicU64]>,
     hits: Counter,
     misses: Counter,
+    /// How many mounts were made.
+    mounts: AtomicU64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -254,7 +259,20 @@ impl MetadataCache {
         let entries = Cache::with_options(options, ByBytes, Filed, DefaultLifecycle::default());
         let entry_max = entries.shard_capacity() / 16 * ENTRY_SIXTEENTHS;
         let gone = std::iter::repeat_with(AtomicU64::default).take(1 << COUNTER_BITS).collect();
-        Self { entries, entry_max, gone, hits: Counter::default(), misses: Counter::default() }
+        Self {
+            entries,
+            entry_max,
+            gone,
+            hits: Counter::default(),
+            misses: Counter::default(),
+            mounts: AtomicU64::new(0),
+        }
+    }
+
+    /// The first namespace generation of a mount that is made now. One that comes back, with the root it had, finds nothing that was filed of it before: what was
+    /// known under this generation need not be so any more.
+    pub(crate) fn new_mount(&self) -> u64 {
+        self.mounts.fetch_add(1, Ordering::Relaxed) << GENERATIONS_BITS
     }
 
     /// What `take` makes of what is known to be at `path`. Allocates nothing on a hit, and counts nothing: a hit is counted as a call.

@@ -23,7 +23,7 @@ use crate::volume::{Child, Intent, Runs, Site, Stop, store_error, taken_for};
 pub(crate) fn mount() -> Arc<Mount> {
     let point = VPath::parse(ROOT).expect("it is written as a path");
     let root = FileId(point.hash64());
-    Arc::new(Mount::new(root, ZoneId::root(), TreeId::ROOT, point, MountSpec::new("sys")))
+    Arc::new(Mount::new(root, ZoneId::root(), TreeId::ROOT, point, MountSpec::new("sys"), 0))
 }
 
 /// `/__sys__/` of one kernel.

@@ -101,7 +101,8 @@ fn successor(kernel: &Kernel, mount: &Mount, opened: &Opened, root: FileId, stor
     let mut spec = (*opened.spec).clone();
     // What is written there again supersedes nothing that ever was a file of the mount.
     spec.options.insert("history_count".into(), "0".into());
-    let successor = Mount::new(root, mount.zone.clone(), mount.tree, mount.point.clone(), spec);
+    let generation = kernel.caches().metadata.new_mount();
+    let successor = Mount::new(root, mount.zone.clone(), mount.tree, mount.point.clone(), spec, generation);
     let watch = Watch {
         env: kernel.env().clone(),
         point: mount.point.clone(),
@@ -318,6 +319,7 @@ impl Run {
                 old.tree,
                 old.point.clone(),
                 (*opened.spec).clone(),
+                kernel.caches().metadata.new_mount(),
             )),
         };
         new.set_spec(opened.spec.clone());
