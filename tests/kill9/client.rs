@@ -95,10 +95,15 @@ impl Client {
             if self.random.below(2) == 0 {
                 continue;
             }
-            let sent = smol::block_on(call.send(nx.as_async()));
-            sent.map_err(|error| {
-                wrong(format!("{call:?}, which was done: {done}, cannot be sent again: {error}"))
-            })?;
+            if let Err(error) = smol::block_on(call.send(nx.as_async())) {
+                // What it was to work on may be among what was put off and is lost; then nothing of it is done.
+                if lost > 0 && !done && finds_otherwise(&error) {
+                    continue;
+                }
+                return Err(wrong(format!(
+                    "{call:?}, which was done: {done}, with {lost} lost, cannot be sent again: {error}"
+                )));
+            }
             if !done {
                 call.effect.apply(&mut expected);
                 // A directory that was put off and is lost is made again with what is in it.
@@ -124,6 +129,13 @@ impl Client {
     pub(crate) fn unknown(&self) -> usize {
         self.pending.len()
     }
+}
+
+/// Whether it is the state of the tree that a call was refused for.
+fn finds_otherwise(error: &nexus::Error) -> bool {
+    use ErrorKind::{AlreadyExists, IsADirectory, NotADirectory, NotEmpty, NotFound};
+    error.executed() == Executed::No
+        && matches!(error.kind(), NotFound | AlreadyExists | NotADirectory | IsADirectory | NotEmpty)
 }
 
 impl Random {
