@@ -103,11 +103,13 @@ async fn bring_up(
     let (metastore, folder) = open_metastore(&env, config, settings, folder).await?;
     let store = Arc::new(Closing::new(metastore, folder));
     started.store = Some(store.clone());
-    started.streams = open_streams(&env, settings).await?;
+    let given = config.streams.clone();
+    started.streams = if given.is_none() { open_streams(&env, settings).await? } else { None };
 
     let opened = Kernel::new(&env, kernel_config(settings), store, Arc::new(catalogue));
     let (kernel, spec) = opened.map_err(|error| failed(settings, error.kind(), "the metastore", &error))?;
-    let durable = started.streams.clone().map(|streams| streams as Arc<dyn StreamStore>);
+    let own = || started.streams.clone().map(|streams| streams as Arc<dyn StreamStore>);
+    let durable = given.or_else(own);
     kernel.set_stream_stores(Arc::new(MemoryStreams::default()), durable);
     if let Some((kind, cache)) = cache(&env, config, settings)? {
         kernel.set_cache(kind, cache);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use figment::Figment;
 use figment::providers::{Env as Environment, Format, Toml};
 use nexus_actors::Env;
-use nexus_kernel::hal::{CacheStore, DriverFactory, Metastore};
+use nexus_kernel::hal::{CacheStore, DriverFactory, Metastore, StreamStore};
 use nexus_kernel::service::{Service, ServiceCatalogue};
 use nexus_kernel::{GarbageConfig, ScrubConfig};
 use nexus_messages::syscall::MountSpec;
@@ -141,6 +141,7 @@ pub struct Config {
     pub(crate) services: Vec<AddService>,
     pub(crate) metastore: Option<Arc<dyn Metastore>>,
     pub(crate) cache: Option<Arc<dyn CacheStore>>,
+    pub(crate) streams: Option<Arc<dyn StreamStore>>,
     pub(crate) env: Option<Env>,
 }
 
@@ -209,6 +210,7 @@ impl Config {
             services: Vec::new(),
             metastore: None,
             cache: None,
+            streams: None,
             env: None,
         }
     }
@@ -427,6 +429,14 @@ impl Config {
     #[must_use]
     pub fn cache_store(mut self, cache: Arc<dyn CacheStore>) -> Self {
         self.cache = Some(cache);
+        self
+    }
+
+    /// Keeps the records of durable streams in this store, in the place of the log in the data folder: a [`StreamStore`] of one's own, for which `hal::conformance` has
+    /// a suite. It is of this kernel alone: a stream that no entry names any more is removed from it. It is left open at the end.
+    #[must_use]
+    pub fn stream_store(mut self, streams: Arc<dyn StreamStore>) -> Self {
+        self.streams = Some(streams);
         self
     }
 

@@ -13,6 +13,8 @@ use nexus::{
     Records, Right, Serving, StreamSpec, StreamStart, SysRead, SysSetattr, SysWrite, Syscall, VPath, Verdict,
     blocking,
 };
+use nexus_drivers::streams::MemoryStreams;
+use nexus_kernel::hal::StreamStore;
 use nexus_kernel::streams::{StreamEntry, StreamStatistics};
 
 /// Longer than anything takes here.
@@ -497,4 +499,71 @@ fn interceptors_and_the_gate_stand_before_a_stream() {
     assert_eq!(texts(&read(&nx, &at, 1).unwrap()), ["LOUD"]);
     nx.set_permission(Some(Arc::new(Minds))).unwrap();
     refused(read(&nx.agent("somebody").unwrap(), &at, 0), Errno::EACCES);
+}
+
+#[test]
+fn the_mount_says_where_records_are_and_who_makes_a_stream_may_say_otherwise() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let there = tempfile::tempdir().expect("there is room");
+    let nx = on_disk(folder.path());
+    let mount = |driver: &str, streams: &str| {
+        let spec = MountSpec::new(driver).option("streams", streams);
+        let own = (driver == "cas-local").then(|| there.path().join(streams).display().to_string());
+        let spec = own.into_iter().fold(spec, |spec, folder| spec.option("folder", folder));
+        nx.mount(format!("/{streams}").as_str(), spec)
+    };
+    let kind = |at: &str, spec: StreamSpec| {
+        nx.send(SysSetattr::stream_with(path(at), spec)).map(|_| nx.stat(at).unwrap().io_profile.unwrap())
+    };
+    for (name, expected) in
+        [("memory", IoProfile::Memory), ("durable", IoProfile::Durable), ("shared", IoProfile::Shared)]
+    {
+        mount("cas-local", name).unwrap();
+        assert_eq!(kind(&format!("/{name}/unsaid"), StreamSpec::new()).unwrap(), expected);
+        for said in [IoProfile::Memory, IoProfile::Durable, IoProfile::Shared] {
+            let spec = StreamSpec::new().io_profile(said);
+            assert_eq!(kind(&format!("/{name}/{}", said.name()), spec).unwrap(), said);
+        }
+        assert_eq!(append(&nx, &path(&format!("/{name}/unsaid")), &["x"]).unwrap(), 0);
+    }
+    assert_eq!(kind("/unsaid", StreamSpec::new()).unwrap(), IoProfile::Durable);
+    refused(mount("memory", "durable").map(drop), Errno::EEXIST);
+    nx.unmount("/durable").unwrap();
+    refused(mount("memory", "durable").map(drop), Errno::EINVAL);
+    nx.shutdown().unwrap();
+
+    let nx = blocking::connect(Config::in_memory()).unwrap();
+    let spec = MountSpec::new("cas-local").option("folder", there.path().join("x").display().to_string());
+    nx.mount("/m", spec.option("streams", "durable")).unwrap();
+    let error = nx.send(SysSetattr::stream(path("/m/s"))).expect_err("there is no disk");
+    assert!(error.to_string().contains("this kernel keeps no streams on disk"), "{error}");
+    nx.send(SysSetattr::stream_with(path("/m/s"), StreamSpec::new().io_profile(IoProfile::Memory))).unwrap();
+    nx.shutdown().unwrap();
+}
+
+#[test]
+fn durable_streams_are_kept_by_the_store_that_was_given_for_them() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let store = Arc::new(MemoryStreams::default());
+    let boot = || blocking::connect(Config::new(folder.path()).stream_store(store.clone())).unwrap();
+    let nx = boot();
+    let (kept, gone) = (path("/kept"), path("/gone"));
+    for at in [&kept, &gone] {
+        nx.send(SysSetattr::stream(at)).unwrap();
+        append(&nx, at, &["a", "b"]).unwrap();
+    }
+    let listed = || smol::block_on(store.list(None, 9)).unwrap();
+    let ids = [&kept, &gone].map(|at| nx.stat(at).unwrap().file_id);
+    assert_eq!(listed(), ids);
+    assert!(!folder.path().join("streams").exists());
+    nx.unlink(&gone).unwrap();
+    nx.shutdown().unwrap();
+    let nx = boot();
+    while listed().len() > 1 {
+        thread::yield_now();
+    }
+    assert_eq!(listed(), [ids[0]]);
+    assert_eq!(texts(&read(&nx, &kept, 0).unwrap()), ["a", "b"]);
+    assert_eq!(append(&nx, &kept, &["c"]).unwrap(), 2);
+    nx.shutdown().unwrap();
 }

@@ -149,6 +149,12 @@ pub const MOUNT_OPTIONS: &[DriverOption] = &[
         secret: false,
         help: "for how many seconds they are kept; 604800 when not given, which is a week",
     },
+    DriverOption {
+        key: "streams",
+        required: false,
+        secret: false,
+        help: "where the records of streams are that are made without saying: durable for on disk, memory, or shared for memory that other processes map; when not given on disk, where the mount and the kernel outlive the process",
+    },
 ];
 
 /// Those of [`MOUNT_OPTIONS`] that a driver may declare, too: then it sees what is given for them, beside the kernel that goes by it.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use nexus_actors::{Env, Lease, Ref, Retired, Slot, Snap, Superseded, Timer};
-use nexus_messages::syscall::MountSpec;
+use nexus_messages::syscall::{IoProfile, MountSpec};
 use nexus_messages::{Consistency, Durability, EntryType, FileId, VPath, ZoneId};
 use parking_lot::Mutex;
 
@@ -411,6 +411,11 @@ impl Mount {
     /// The permission bits that an entry of this kind begins with that is made without saying.
     pub(crate) fn first_mode(&self, entry_type: EntryType) -> u32 {
         self.options().mode(entry_type).unwrap_or_else(|| entry_type.default_mode())
+    }
+
+    /// Where the records of a stream are that is made without saying, when the mount says something of it.
+    pub(crate) fn given_streams(&self) -> Option<IoProfile> {
+        self.options().streams()
     }
 
     /// As [`first_mode`](Self::first_mode), when the mount says something of it.

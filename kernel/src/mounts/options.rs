@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nexus_messages::syscall::MountSpec;
+use nexus_messages::syscall::{IoProfile, MountSpec};
 use nexus_messages::{Consistency, EntryType};
 
 use crate::hal::{DriverOption, StoreError, is_of_every_mount};
@@ -70,6 +70,7 @@ pub(super) struct MountOptions {
     pub(super) read_only: bool,
     mode_files: Option<u32>,
     mode_dirs: Option<u32>,
+    streams: Option<IoProfile>,
     /// How many calls of the driver are made at once, if that is bounded.
     pub(super) concurrency: Option<usize>,
     /// How long opening may take.
@@ -92,6 +93,12 @@ impl MountOptions {
                 why: "consistency is \"strong\", and class \"scratch\" keeps nothing".into(),
             });
         }
+        let streams = choice(spec, "streams", &STREAMS)?;
+        if class == Class::Scratch && streams == Some(IoProfile::Durable) {
+            return Err(StoreError::BadOption {
+                why: "streams is \"durable\", and class \"scratch\" keeps nothing".into(),
+            });
+        }
         let read_only = choice(spec, "read_only", &[("true", true), ("false", false)])?;
         if spec.read_only && read_only == Some(false) {
             let why = "read_only is \"false\", and the mount is asked to refuse changes".into();
@@ -104,6 +111,7 @@ impl MountOptions {
             read_only: spec.read_only || read_only == Some(true),
             mode_files: mode(spec, "mode_files")?,
             mode_dirs: mode(spec, "mode_dirs")?,
+            streams,
             concurrency: concurrency.and_then(|calls| usize::try_from(calls).ok()),
             history_count: count.and_then(|count| u32::try_from(count).ok()),
             history_age: age.map_or(HISTORY_AGE, Duration::from_secs),
@@ -140,6 +148,11 @@ impl MountOptions {
             EntryType::Dir | EntryType::Mount => self.mode_dirs,
             _ => None,
         }
+    }
+
+    /// Where the records of a stream are that is made without saying, if the mount says so.
+    pub(super) fn streams(&self) -> Option<IoProfile> {
+        self.streams
     }
 
     /// How long a call may take that moves so many bytes, as far as is known.
@@ -194,6 +207,9 @@ pub(super) fn check_honoured(spec: &MountSpec, nature: Nature) -> Result<(), Sto
         Nature { volatile: true, .. } if given("consistency") == Some("strong") => {
             format!("consistency is \"strong\", and what {driver} stores ends with the process")
         }
+        Nature { volatile: true, .. } if given("streams") == Some("durable") => {
+            format!("streams is \"durable\", and what {driver} stores ends with the process")
+        }
         Nature { path_addressed: true, .. } if given("history_count").is_some_and(|count| count != "0") => {
             let count = given("history_count").unwrap_or_default();
             format!("history_count is {count:?}, and files that are found by their paths keep no history")
@@ -214,6 +230,7 @@ impl Default for MountOptions {
             read_only: false,
             mode_files: None,
             mode_dirs: None,
+            streams: None,
             concurrency: None,
             open: OPEN,
             probe_every: Some(PROBE_EVERY),
@@ -227,6 +244,10 @@ const CLASSES: [(&str, Class); 3] =
 
 const CONSISTENCIES: [(&str, Consistency); 2] =
     [("strong", Consistency::Strong), ("eventual", Consistency::Eventual)];
+
+/// Where records of streams can be that nobody is on the other side of.
+const STREAMS: [(&str, IoProfile); 3] =
+    [("memory", IoProfile::Memory), ("durable", IoProfile::Durable), ("shared", IoProfile::Shared)];
 
 fn choice<T: Copy>(spec: &MountSpec, key: &str, choices: &[(&str, T)]) -> Result<Option<T>, StoreError> {
     let Some(text) = spec.options.get(key) else { return Ok(None) };
@@ -286,6 +307,7 @@ mod tests {
                 "class" => "cache",
                 "consistency" => "strong",
                 "read_only" => "true",
+                "streams" => "memory",
                 _ => "7",
             };
             spec = spec.option(option.key, value);
@@ -296,7 +318,7 @@ mod tests {
         let options = MountOptions::of(&spec).unwrap();
         assert_eq!((options.read_only, options.concurrency), (true, Some(7)));
         assert_eq!((options.mode(EntryType::Reg), options.mode(EntryType::Mount)), (Some(7), Some(7)));
-        assert_eq!(options.mode(EntryType::Link), None);
+        assert_eq!((options.mode(EntryType::Link), options.streams()), (None, Some(IoProfile::Memory)));
         let kept = HistoryPolicy { count: 7, age: Duration::from_secs(7) };
         assert_eq!((options.history(true), options.history(false)), (Some(kept), Some(kept)));
         assert_eq!((options.class(), options.consistency()), (Class::Cache, Consistency::Strong));
@@ -319,12 +341,15 @@ mod tests {
             ("mode_files", "1777"),
             ("mode_dirs", "798"),
             ("mode_dirs", ""),
+            ("streams", "stdio"),
         ] {
             let error = MountOptions::of(&MountSpec::new("d").option(key, text)).unwrap_err().to_string();
             assert!(error.contains(key) && error.contains(text), "{error}");
         }
         let never = MountOptions::of(&MountSpec::new("d").option("probe_ms", "0")).unwrap();
         assert_eq!(never.probe_every, None);
+        let kept = MountSpec::new("d").option("class", "scratch").option("streams", "durable");
+        assert!(MountOptions::of(&kept).unwrap_err().to_string().contains("streams"));
         let both = MountSpec::new("d").option("read_only", "false").read_only();
         assert!(MountOptions::of(&both).unwrap_err().to_string().contains("read_only"));
     }
@@ -338,6 +363,9 @@ mod tests {
             ("read_only", "true", nature(true, false, true), false),
             ("consistency", "strong", nature(false, true, false), true),
             ("consistency", "strong", nature(true, false, false), false),
+            ("streams", "durable", nature(false, true, false), true),
+            ("streams", "durable", nature(true, false, false), false),
+            ("streams", "memory", nature(false, true, false), false),
             ("consistency", "eventual", nature(false, true, false), false),
             ("history_count", "5", nature(true, false, false), true),
             ("history_count", "0", nature(true, false, false), false),

@@ -251,7 +251,13 @@ impl Kernel {
         let lives_on = !mount.ends_with_process();
         let has_disk = self.streams().store(IoProfile::Durable).is_some();
         let age_max_ms = spec.age_max.map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-        let durable = match spec.io_profile {
+        let asked = match spec.io_profile {
+            None => mount.given_streams(),
+            // What a child says is kept where the mount keeps records, but in no memory that others map.
+            Some(IoProfile::Stdio) => mount.given_streams().filter(|kind| *kind != IoProfile::Shared),
+            said => said,
+        };
+        let durable = match asked {
             Some(IoProfile::Shared) if self.streams().store(IoProfile::Shared).is_none() => {
                 return Err("this kernel has no memory that processes share");
             }
@@ -259,7 +265,7 @@ impl Kernel {
                 return Err("a stream in shared memory keeps 256 MiB at most");
             }
             Some(IoProfile::Shared) => return Ok(Placement::Shared { age_max_ms }),
-            None | Some(IoProfile::Stdio) => lives_on && has_disk,
+            None => lives_on && has_disk,
             Some(IoProfile::Durable) if !has_disk => return Err("this kernel keeps no streams on disk"),
             Some(IoProfile::Durable) if !lives_on => return Err("the entry would not outlive the process"),
             Some(IoProfile::Durable) => true,
