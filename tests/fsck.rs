@@ -408,6 +408,45 @@ fn what_no_name_leads_to_is_named_again() {
 }
 
 #[test]
+fn what_is_named_again_while_names_become_files_is_a_file_too() {
+    let (bench, host) = (Bench::new(), tempfile::tempdir().unwrap());
+    let at = |folder: &str| host.path().join(folder).display().to_string();
+    let spec = |driver: &str, folder: &str| {
+        MountSpec::new(driver).option("folder", at(folder)).option("history_count", "0")
+    };
+    bench.nx.mount("/m", spec("cas-local", "old")).unwrap();
+    bench.nx.write("/m/middle", noise(1, MIDDLE)).unwrap();
+    bench.nx.write("/m/other", "other").unwrap();
+    let middle = bench.id("/m/middle");
+    bench.rows.change(vec![Change::Delete(bench.rows.dentry("middle").0)]);
+    // What comes as a stream keeps the migration from its end.
+    let (pieces, coming) = std::sync::mpsc::channel::<Bytes>();
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| bench.nx.write_stream("/m/stream", coming.into_iter().map(Ok)));
+        pieces.send("first".into()).unwrap();
+        fs::create_dir(at("new")).unwrap();
+        bench.nx.migrate("/m", spec("local", "new"), false).unwrap();
+        let status = || bench.nx.migrations().unwrap().pop().unwrap();
+        while !host.path().join("new/other").exists() || status().noted > 0 {
+            assert!(!status().state.is_over(), "{:?}", status());
+            thread::yield_now();
+        }
+        let repaired = bench.check(true);
+        assert_eq!(told(&repaired), owned(&[(None, Fault::InodeWithoutName)]));
+        assert_eq!(repaired.left(), 0, "{repaired:#?}");
+        drop(pieces);
+        writer.join().unwrap().unwrap();
+        while !status().state.is_over() {
+            thread::yield_now();
+        }
+        assert_eq!(status().state, nexus::MigrationState::Done);
+    });
+    let named = host.path().join("new/lost+found").join(middle.to_string());
+    assert!(fs::read(named).unwrap() == noise(1, MIDDLE), "it is a file with what it had");
+    assert_eq!(bench.nx.read("/m/stream").unwrap(), "first");
+}
+
+#[test]
 fn a_directory_that_is_gone_is_made_for_what_lies_in_it() {
     let bench = Bench::new();
     bench.nx.write("/a/f", "content").unwrap();

@@ -328,6 +328,31 @@ fn what_comes_meanwhile_and_is_no_plain_file_ends_it_and_the_old_driver_serves_o
 }
 
 #[test]
+fn what_a_folder_gets_meanwhile_and_no_plain_one_has_ends_it_unless_it_is_taken_back() {
+    for is_kept in [true, false] {
+        let bench = Bench::of_contents();
+        slowly(&bench, 40, without_history(bench.spec(ODD_FILES, "new")));
+        let path = VPath::parse(&format!("{AT}/odd")).expect("it is one");
+        bench.nx.mkdir(&path).map(drop).expect("it is made");
+        let mut odd = SysSetattr::at(path.clone());
+        odd.attributes.mime_type = Some("application/x-odd".into());
+        bench.nx.send(odd).expect("it is described");
+        if !is_kept {
+            bench.nx.remove_all(&path).expect("it is removed");
+        }
+        bench.odd.slow(Duration::ZERO);
+        if is_kept {
+            let cause = bench.failed("EOPNOTSUPP");
+            assert!(cause.contains("/m/odd has the media type application/x-odd"), "{cause}");
+            assert_eq!(bench.driver().driver, "cas-local");
+        } else {
+            bench.done();
+            assert_eq!(read_host(&bench.host("new")).len(), 40);
+        }
+    }
+}
+
+#[test]
 fn a_store_of_contents_that_lies_in_the_mount_is_not_taken() {
     let bench = Bench::of_files();
     fs::create_dir(bench.host("old").join("inside")).expect("there is room");

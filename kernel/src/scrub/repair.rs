@@ -16,7 +16,8 @@ use super::run::{Course, Halt, Run};
 use super::survey::{Evidence, Suspect};
 use crate::content::{self, Hash};
 use crate::hal::{Change, Entry, Precondition, RowKey, StoreError, Table, TreeId};
-use crate::mounts::Mount;
+use crate::locks::{LockOwner, Mode, PathGuard, Scope};
+use crate::mounts::{Mount, Naming};
 use crate::namespace::{
     DentryRow, Draft, InodeRow, Keeping, Placement, Rows, content_key, decode, dentry_key, encode, inode_key,
 };
@@ -124,7 +125,15 @@ impl Run {
         if mount.is_read_only() {
             return Ok(Remedy::Left { why: format!("the mount at {} is read-only", mount.point) });
         }
-        let at = Timestamp(self.course.env().wall());
+        let (kernel, at) = (&self.course.kernel, Timestamp(self.course.env().wall()));
+        // Who takes the mount away, or has its names become something else, has all of it locked.
+        let owner = LockOwner { agent: Caller::KERNEL.into(), since: at };
+        let lock = kernel.locks().lock(&mount.point, Mode::Write, Scope::Entry, owner).await;
+        if !kernel.is_attached(&mount) {
+            return Ok(Remedy::Left {
+                why: format!("the mount at {} is not attached any more", mount.point),
+            });
+        }
         let desk = Desk { course: self.course.clone(), mount: mount.clone(), tree: suspect.tree, at };
         let (of, drawn) = (suspect.clone(), desk.clone());
         let plan = self.course.look(move |store, _| drawn.draw(&store.rows(drawn.tree)?, &of)).await?;
@@ -137,7 +146,7 @@ impl Run {
         (entry.at, entry.other) = (at, other);
         entry.preconditions.extend(draft.preconditions);
         entry.changes = draft.changes;
-        Ok(self.committed(entry, how).await)
+        Ok(self.committed(entry, how, Some((mount, lock))).await)
     }
 
     fn entry(&self, tree: TreeId, path: VPath, evidence: &Evidence) -> Entry {
@@ -161,8 +170,8 @@ impl Run {
         }
     }
 
-    /// Commits a repair, also when this run ends meanwhile.
-    async fn committed(&self, entry: Entry, how: String) -> Remedy {
+    /// Commits a repair, also when this run ends meanwhile. It may concern any name of the mount that is `locked`.
+    async fn committed(&self, entry: Entry, how: String, locked: Option<(Arc<Mount>, PathGuard)>) -> Remedy {
         let (kernel, tree) = (self.course.kernel.clone(), entry.tree);
         let mounts: Vec<_> = self.mounts.values().filter(|mount| mount.tree == tree).cloned().collect();
         let committed = Owned::from_start(self.course.env(), "repair.commit", async move {
@@ -172,6 +181,9 @@ impl Run {
                     mount.raise_generation();
                 }
             });
+            let named = locked.iter().map(|(mount, _)| (&**mount, &mount.point, true));
+            // Goes before the lock does.
+            let _naming = Naming::of(named);
             kernel.store().commit(entry, publish).await
         });
         match committed.await {
@@ -231,7 +243,7 @@ impl Run {
                 entry.changes.push(Change::Put(key, content::own(&[content])));
             }
         }
-        let remedy = self.committed(entry, format!("written again from {from}")).await;
+        let remedy = self.committed(entry, format!("written again from {from}"), None).await;
         drop(hold);
         Ok(remedy)
     }

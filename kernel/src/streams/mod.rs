@@ -329,7 +329,8 @@ impl Kernel {
         Ok(stream)
     }
 
-    fn is_attached(&self, mount: &Mount) -> bool {
+    /// Whether somebody is led to the mount.
+    pub(crate) fn is_attached(&self, mount: &Mount) -> bool {
         self.routes().read(|routes| routes.iter().any(|other| other.root == mount.root))
     }
 

@@ -211,6 +211,8 @@ impl Run {
                     let path = join(&folder, &name);
                     let copy = copies.remove(&name);
                     if info.entry_type == EntryType::Dir {
+                        // What is in it is copied all the same: it may be as others again when it counts.
+                        self.can_be_copied(&path, &info, closed)?;
                         self.make_folder(&path, !trusts && copy.is_none()).await?;
                         way.push(Step::Leave(path.clone(), info));
                         way.push(Step::Enter(path));
@@ -336,6 +338,7 @@ impl Run {
             return Ok(None);
         };
         if info.entry_type == EntryType::Dir {
+            self.can_be_copied(path, &info, closed)?;
             self.make_folder(path, false).await?;
             if deep || !self.can.directories {
                 self.copy_tree(path, true, closed).await?;
