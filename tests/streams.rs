@@ -9,13 +9,16 @@ use futures_util::future::BoxFuture;
 use nexus::dispatch::{Interceptor, OpSet, Registration};
 use nexus::gate::{Decision, Permission};
 use nexus::{
-    Caller, Config, EntryType, Errno, Error, HookContext, IoProfile, Kill, MountSpec, Op, OpId, RecordRange,
-    Records, Right, Serving, StreamSpec, StreamStart, SysRead, SysSetattr, SysWrite, Syscall, VPath, Verdict,
-    blocking,
+    Caller, Config, EntryType, Errno, Error, FileId, HookContext, IoProfile, Kill, MountSpec, Op, OpId,
+    RecordRange, Records, Right, Serving, StreamSpec, StreamStart, SysRead, SysSetattr, SysWrite, Syscall,
+    Timestamp, VPath, Verdict, blocking,
 };
 use nexus_drivers::streams::MemoryStreams;
-use nexus_kernel::hal::StreamStore;
+use nexus_kernel::hal::{
+    Append, Appended, ReadBounds, StreamFuture, StreamLimits, StreamRead, StreamState, StreamStore,
+};
 use nexus_kernel::streams::{StreamEntry, StreamStatistics};
+use tokio::sync::Semaphore;
 
 /// Longer than anything takes here.
 const LONG: Duration = Duration::from_secs(30);
@@ -565,5 +568,90 @@ fn durable_streams_are_kept_by_the_store_that_was_given_for_them() {
     assert_eq!(listed(), [ids[0]]);
     assert_eq!(texts(&read(&nx, &kept, 0).unwrap()), ["a", "b"]);
     assert_eq!(append(&nx, &kept, &["c"]).unwrap(), 2);
+    nx.shutdown().unwrap();
+}
+
+/// Streams in memory that are not looked at while somebody holds them up.
+#[derive(Debug)]
+struct HeldUp {
+    inner: MemoryStreams,
+    asked: Semaphore,
+    may_go: Semaphore,
+}
+
+impl StreamStore for HeldUp {
+    fn is_durable(&self) -> bool {
+        self.inner.is_durable()
+    }
+
+    fn create(&self, stream: FileId, limits: StreamLimits) -> StreamFuture<'_, StreamState> {
+        self.inner.create(stream, limits)
+    }
+
+    fn append(&self, stream: FileId, append: Append) -> StreamFuture<'_, Appended> {
+        self.inner.append(stream, append)
+    }
+
+    fn read(&self, stream: FileId, from: u64, most: ReadBounds) -> StreamFuture<'_, StreamRead> {
+        self.inner.read(stream, from, most)
+    }
+
+    fn state(&self, stream: FileId) -> StreamFuture<'_, StreamState> {
+        Box::pin(async move {
+            self.asked.add_permits(1);
+            drop(self.may_go.acquire().await.expect("nobody closes it"));
+            self.inner.state(stream).await
+        })
+    }
+
+    fn trim(&self, stream: FileId, before: u64) -> StreamFuture<'_, StreamState> {
+        self.inner.trim(stream, before)
+    }
+
+    fn retain(&self, stream: FileId, now: Timestamp) -> StreamFuture<'_, StreamState> {
+        self.inner.retain(stream, now)
+    }
+
+    fn close(&self, stream: FileId) -> StreamFuture<'_, StreamState> {
+        self.inner.close(stream)
+    }
+
+    fn remove(&self, stream: FileId) -> StreamFuture<'_, bool> {
+        self.inner.remove(stream)
+    }
+
+    fn list(&self, after: Option<FileId>, limit: usize) -> StreamFuture<'_, Vec<FileId>> {
+        self.inner.list(after, limit)
+    }
+}
+
+#[test]
+fn a_stream_whose_mount_goes_while_it_is_opened_keeps_its_records() {
+    let (folder, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (inner, asked, may_go) = (MemoryStreams::default(), Semaphore::new(0), Semaphore::new(1));
+    let store = Arc::new(HeldUp { inner, asked, may_go });
+    let nx = blocking::connect(Config::new(folder.path()).stream_store(store.clone())).unwrap();
+    let spec = MountSpec::new("cas-local").option("folder", there.path().display().to_string());
+    let at = path("/m/s");
+    nx.mount("/m", spec.clone()).unwrap();
+    nx.send(SysSetattr::stream(&at)).unwrap();
+    append(&nx, &at, &["a"]).unwrap();
+    nx.unmount("/m").unwrap();
+    nx.mount("/m", spec.clone()).unwrap();
+    let held = smol::block_on(store.may_go.acquire()).unwrap();
+    store.asked.forget_permits(usize::MAX);
+    thread::scope(|scope| {
+        let appending = scope.spawn(|| append(&nx, &at, &["b"]));
+        drop(smol::block_on(store.asked.acquire()).unwrap());
+        nx.unmount("/m").unwrap();
+        drop(held);
+        appending.join().unwrap().expect_err("nothing is there");
+    });
+    // What is to be removed is removed by now.
+    while counted(&nx).dropped > 0 {
+        thread::yield_now();
+    }
+    nx.mount("/m", spec).unwrap();
+    assert_eq!(texts(&read(&nx, &at, 0).unwrap()), ["a"]);
     nx.shutdown().unwrap();
 }

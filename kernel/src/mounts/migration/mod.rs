@@ -58,7 +58,7 @@ pub(super) use failed::Failed;
 use failed::{Attempts, Side, named, tried};
 use journal::{Journal, StateRow};
 use twins::Twins;
-use undo::end;
+use undo::{UNDO_MAX, end};
 pub(crate) use view::Migrations;
 use view::Progress;
 pub use view::{MigrateOrder, MigrationState, MigrationStatus};
@@ -434,6 +434,11 @@ impl Run {
                     tracing::warn!(point = %self.mount.point, why = %error.why, "some copies will be made again");
                 }
                 self.progress.fail(&failed);
+                if let Crossing::ToRows { store, .. } = &self.crossing {
+                    // Who aborts it has its turn after this, and removes what was announced: nothing may come later.
+                    drop(store.close(UNDO_MAX).await);
+                    store.give_up();
+                }
                 let store = (self.target, self.opened, self.crossing);
                 self.mount.threads().end(self.kernel.env(), store).await;
             }
