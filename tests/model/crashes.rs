@@ -47,6 +47,9 @@ const STATES_MIN: usize = 100_000;
 /// One in so many states is crashed again after the kernel went on from it.
 const CRASHED_AGAIN: usize = 16;
 
+/// After so many workloads a long campaign says how far it is.
+const TOLD_EVERY: usize = 500;
+
 /// What is kept in the metastore, in a segment with others, and in chunks.
 const SMALL: usize = 100;
 const MIDDLE: usize = 100_000;
@@ -531,22 +534,32 @@ pub(crate) fn everything() -> bool {
 }
 
 /// All sequences of up to three of the `steps`; of those of two and of three one in so many, unless all are asked for.
-pub(crate) fn sequences<S: Clone>(steps: &[S], all: bool, [of_two, of_three]: [usize; 2]) -> Vec<Vec<S>> {
-    let longer = |shorter: &[Vec<S>]| -> Vec<Vec<S>> {
-        let after = |before: &Vec<S>| {
-            let before = before.clone();
-            steps.iter().map(move |step| [&before[..], std::slice::from_ref(step)].concat())
-        };
-        shorter.iter().flat_map(after).collect()
+pub(crate) fn sequences<S: Clone>(
+    steps: &[S],
+    all: bool,
+    [of_two, of_three]: [usize; 2],
+) -> impl Iterator<Item = Vec<S>> {
+    // By their numbers: with what they write, all of them are some gigabytes.
+    let longer = |shorter: &[Vec<usize>]| -> Vec<Vec<usize>> {
+        let after =
+            |before: &Vec<usize>| (0..steps.len()).map(|step| [&before[..], &[step]].concat()).collect();
+        shorter.iter().flat_map::<Vec<_>, _>(after).collect()
     };
-    let sampled = |all_of_them: &[Vec<S>], one_in: usize| -> Vec<Vec<S>> {
+    let sampled = |all_of_them: &[Vec<usize>], one_in: usize| -> Vec<Vec<usize>> {
         let chosen = all_of_them.iter().enumerate().filter(|(n, _)| all || n % one_in == 3 % one_in);
         chosen.map(|(_, steps)| steps.clone()).collect()
     };
     let one = longer(&[vec![]]);
     let two = longer(&one);
     let three = longer(&two);
-    [one, sampled(&two, of_two), sampled(&three, of_three)].concat()
+    let chosen = [one, sampled(&two, of_two), sampled(&three, of_three)].concat();
+    let of = chosen.len();
+    chosen.into_iter().enumerate().map(move |(number, sequence)| {
+        if all && number.is_multiple_of(TOLD_EVERY) {
+            println!("{number} of {of} workloads");
+        }
+        sequence.into_iter().map(|step| steps[step].clone()).collect()
+    })
 }
 
 #[test]
@@ -558,9 +571,6 @@ fn a_crash_anywhere_leaves_a_prefix_whose_content_reads_back() {
     let files = Base::files();
     for steps in sequences(&steps(), all, SAMPLES) {
         found.crash_everywhere(&files, &steps, Orders::Right, false);
-        if all && found.workloads.is_multiple_of(200) {
-            println!("{}", found.told());
-        }
     }
     println!("{}", found.told());
     assert!(found.wrong.is_empty(), "{:#?}", &found.wrong[..found.wrong.len().min(10)]);
