@@ -15,6 +15,7 @@ mod secrets;
 #[allow(dead_code, reason = "each target uses a part of it")]
 mod servers;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -23,7 +24,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nexus::blocking::{self, Nexus};
-use nexus::{Bytes, Config, ErrorKind, Executed, MountSpec, MountState, SysWrite};
+use nexus::{Bytes, Config, EntryType, ErrorKind, Executed, MigrationState, MountSpec, MountState, SysWrite};
 
 use servers::proxy::{Fault, Proxy};
 use servers::s3::{BUCKET, moto};
@@ -240,7 +241,7 @@ fn a_folder_moves_into_a_bucket_and_back_while_it_is_used_and_is_synchronised_wi
         nx.unlink(format!("/m/d{}/{}", number % 4, number - 40)).expect("it is removed");
     }
     let status = waits_for(&nx, "/m");
-    assert_eq!(status.state, nexus::MigrationState::Done, "{status:?}");
+    assert_eq!(status.state, MigrationState::Done, "{status:?}");
     let shown = format!("{status:?} {}", listed(&nx));
     assert!(!shown.contains(SECRET) && !shown.contains(ACCESS), "{shown}");
     let check = |nx: &Nexus| {
@@ -252,7 +253,7 @@ fn a_folder_moves_into_a_bucket_and_back_while_it_is_used_and_is_synchronised_wi
     check(&nx);
     nx.migrate("/m", local("back"), true).expect("it begins");
     let status = waits_for(&nx, "/m");
-    assert_eq!(status.state, nexus::MigrationState::Done, "{status:?}");
+    assert_eq!(status.state, MigrationState::Done, "{status:?}");
     check(&nx);
     assert_eq!(fs::read_to_string(folder.path().join("back/d3/59")).expect("it is there"), "content of 59");
 
@@ -265,7 +266,7 @@ fn a_folder_moves_into_a_bucket_and_back_while_it_is_used_and_is_synchronised_wi
     let in_bucket = bucket(server.port(), SECRET).option("prefix", "blobs").option("addressing", "content");
     nx.migrate("/c", in_bucket, true).expect("it begins");
     let status = waits_for(&nx, "/c");
-    assert_eq!(status.state, nexus::MigrationState::Done, "{status:?}");
+    assert_eq!(status.state, MigrationState::Done, "{status:?}");
     fs::remove_dir_all(folder.path().join("blobs")).expect("nobody needs it");
     assert!(nx.read("/c/large").expect("it is there") == vec![9; 3 << 20]);
 
@@ -617,5 +618,66 @@ fn a_key_that_cannot_be_removed_is_named_and_the_others_are_gone() {
     assert!(told.contains("/b/listed") && told.contains("listed/locked"), "{told}");
     let left = nx.readdir("/b/listed").expect("it is there");
     assert_eq!(left.iter().map(|entry| entry.name()).collect::<Vec<_>>(), ["locked"]);
+    nx.shutdown().expect("it ends");
+}
+
+/// From the one driver to the other, while somebody writes.
+fn migrates(nx: &Nexus, to: MountSpec, files: &mut BTreeMap<String, Bytes>) {
+    let round = files.len();
+    nx.migrate("/m", to, false).expect("it begins");
+    for number in 0..10 {
+        let (name, content) = (format!("/m/meanwhile/{round}/{number}"), Bytes::from(format!("{number}")));
+        nx.write(&name, content.clone()).expect("it is written");
+        files.insert(name, content);
+    }
+    let status = waits_for(nx, "/m");
+    assert_eq!(status.state, MigrationState::Done, "{status:?}");
+    holds_all(nx, files);
+}
+
+fn holds_all(nx: &Nexus, files: &BTreeMap<String, Bytes>) {
+    let there = nx.walk("/m").map(|entry| entry.expect("it is listed"));
+    let there: BTreeSet<_> = there
+        .filter(|entry| entry.entry_type != EntryType::Dir)
+        .map(|entry| entry.path.to_string())
+        .collect();
+    assert!(there.iter().eq(files.keys()), "{there:?}");
+    for (name, content) in files {
+        assert!(nx.read(name.as_str()).expect("it is read") == *content, "{name}");
+    }
+}
+
+#[test]
+fn files_go_to_a_bucket_to_contents_in_it_and_back_while_they_are_used() {
+    let (server, data, host) =
+        (moto(), tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let folder = |name: &str| {
+        let folder = host.path().join(name);
+        fs::create_dir(&folder).expect("there is room");
+        MountSpec::new("local").option("folder", folder.display().to_string())
+    };
+    let within = |prefix: &str| bucket(server.port(), SECRET).option("prefix", prefix);
+    let nx = blocking::connect(data.path()).expect("it boots");
+    nx.mount("/m", folder("one")).expect("it mounts");
+    let mut files = BTreeMap::new();
+    for number in 0..12_usize {
+        let name = format!("/m/d{}/e/{number}", number % 3);
+        let length = [10, 70_000, 9 << 20][if number == 5 { 2 } else { number % 2 }];
+        let content: Bytes = (0..length).map(|at| (at * (number + 7) % 251) as u8).collect();
+        nx.write(&name, content.clone()).expect("it is written");
+        files.insert(name, content);
+    }
+    migrates(&nx, within("paths"), &mut files);
+    migrates(&nx, within("contents").option("addressing", "content"), &mut files);
+    nx.shutdown().expect("it ends");
+    let nx = blocking::connect(data.path()).expect("it boots");
+    holds_all(&nx, &files);
+    // Content by its hash keeps what was superseded, and files by their paths do not.
+    migrates(&nx, within("again").option("history_count", "0"), &mut files);
+    migrates(&nx, folder("two"), &mut files);
+    let two = host.path().join("two");
+    assert!(
+        files.iter().all(|(name, content)| fs::read(two.join(&name[3..])).expect("it is there") == *content)
+    );
     nx.shutdown().expect("it ends");
 }
