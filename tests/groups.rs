@@ -15,10 +15,15 @@ use std::time::{Duration, Instant};
 use nexus::blocking::{self, Consumer};
 use nexus::gate::{Decision, Permission};
 use nexus::{
-    Bytes, Caller, Chosen, Config, Delivered, Errno, Error, GroupAction, GroupDone, GroupSettings, IoProfile,
-    Kill, Right, Serving, StreamSpec, StreamStart, SysGroup, SysTake, VPath,
+    Bytes, Caller, Chosen, Config, Delivered, Errno, Error, FileId, GroupAction, GroupDone, GroupSettings,
+    IoProfile, Kill, Right, Serving, StreamSpec, StreamStart, SysGroup, SysTake, Timestamp, VPath,
 };
 use nexus_actors::block_on;
+use nexus_drivers::streams::MemoryStreams;
+use nexus_kernel::hal::{
+    Append, Appended, ReadBounds, StoreError, StreamFuture, StreamLimits, StreamRead, StreamState,
+    StreamStore,
+};
 use nexus_kernel::streams::{GroupEntry, StreamStatistics};
 
 /// Longer than anything takes here.
@@ -356,6 +361,133 @@ fn who_waits_for_records_and_is_not_polled_any_more_is_passed_over() {
         append(&nx, 0, 1);
         assert_eq!(seen(&others.join().expect("it ends").expect("it is given one")), [(0, 1)]);
     });
+}
+
+#[test]
+fn who_waits_for_less_than_the_first_in_line_may_take_is_given_what_is_there_too() {
+    let nx = in_memory();
+    let (_agent, consumer) = agent(&nx, "a");
+    let one = nx.as_async().agent("one").unwrap();
+    let take = SysTake::new(VPath::parse(AT).unwrap(), "g").records_max(1).wait(LONG);
+    let mut left = pin!(one.send(take));
+    assert!(left.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    append(&nx, 0, 3);
+    assert_eq!(seen(&consumer.take(1, Some(SHORT)).unwrap()), [(0, 1)]);
+    assert_eq!(seen(&consumer.take(1, Some(Duration::ZERO)).unwrap()), [(1, 1)]);
+}
+
+#[test]
+fn who_waits_until_something_is_acknowledged_hears_that_the_stream_is_gone() {
+    let nx = in_memory();
+    let (_agent, consumer) = agent(&nx, "a");
+    append(&nx, 0, 1_024);
+    append(&nx, 1_024, 1_024);
+    append(&nx, 2_048, 1);
+    let mut taken = 0;
+    while taken < 2_048 {
+        taken += consumer.take(1_024, None).unwrap().len();
+    }
+    let (_other, other) = agent(&nx, "b");
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| other.take(1, Some(LONG)));
+        until("it waits", || counted(&nx).readers_waiting == 1);
+        append(&nx, 2_049, 1);
+        let begun = nx.env().now();
+        nx.unlink(AT).unwrap();
+        refused(waits.join().expect("it ends"), Errno::ENOENT);
+        assert!(nx.env().now() - begun < LONG / 2, "it is told at once");
+    });
+}
+
+/// Streams in memory to which nothing can be appended for a while.
+#[derive(Debug, Default)]
+struct Refusing {
+    inner: MemoryStreams,
+    is_full: AtomicBool,
+}
+
+impl StreamStore for Refusing {
+    fn is_durable(&self) -> bool {
+        self.inner.is_durable()
+    }
+
+    fn create(&self, stream: FileId, limits: StreamLimits) -> StreamFuture<'_, StreamState> {
+        self.inner.create(stream, limits)
+    }
+
+    fn append(&self, stream: FileId, append: Append) -> StreamFuture<'_, Appended> {
+        if self.is_full.load(Ordering::SeqCst) {
+            return Box::pin(std::future::ready(Err(StoreError::Full.into())));
+        }
+        self.inner.append(stream, append)
+    }
+
+    fn read(&self, stream: FileId, from: u64, most: ReadBounds) -> StreamFuture<'_, StreamRead> {
+        self.inner.read(stream, from, most)
+    }
+
+    fn state(&self, stream: FileId) -> StreamFuture<'_, StreamState> {
+        self.inner.state(stream)
+    }
+
+    fn trim(&self, stream: FileId, before: u64) -> StreamFuture<'_, StreamState> {
+        self.inner.trim(stream, before)
+    }
+
+    fn retain(&self, stream: FileId, now: Timestamp) -> StreamFuture<'_, StreamState> {
+        self.inner.retain(stream, now)
+    }
+
+    fn close(&self, stream: FileId) -> StreamFuture<'_, StreamState> {
+        self.inner.close(stream)
+    }
+
+    fn remove(&self, stream: FileId) -> StreamFuture<'_, bool> {
+        self.inner.remove(stream)
+    }
+
+    fn list(&self, after: Option<FileId>, limit: usize) -> StreamFuture<'_, Vec<FileId>> {
+        self.inner.list(after, limit)
+    }
+}
+
+/// What the process before had taken was free in memory alone when nothing could be written, and was held again by nobody once it could.
+#[test]
+fn what_a_restart_frees_is_free_also_when_that_could_not_be_written_at_first() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let store = Arc::new(Refusing::default());
+    let boot = || blocking::connect(Config::new(folder.path()).stream_store(store.clone())).unwrap();
+    let nx = boot();
+    nx.make_stream(AT, StreamSpec::new()).unwrap();
+    append(&nx, 0, 3);
+    assert_eq!(seen(&join(&nx, settings()).take(2, None).unwrap()), [(0, 1), (1, 1)]);
+    nx.shutdown().unwrap();
+    let nx = boot();
+    let consumer = join(&nx, settings());
+    store.is_full.store(true, Ordering::SeqCst);
+    refused(consumer.take(9, None), Errno::ENOSPC);
+    store.is_full.store(false, Ordering::SeqCst);
+    assert_eq!(seen(&consumer.take(9, None).unwrap()), [(0, 2), (1, 2), (2, 1)]);
+    nx.shutdown().unwrap();
+}
+
+/// A life that ended while nobody knew what its group had, because something could not be written, had its records until their time was over.
+#[test]
+fn what_is_freed_while_the_groups_are_in_doubt_is_free() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let store = Arc::new(Refusing::default());
+    let nx = blocking::connect(Config::new(folder.path()).stream_store(store.clone())).unwrap();
+    nx.make_stream(AT, StreamSpec::new()).unwrap();
+    append(&nx, 0, 3);
+    let (one, first) = agent(&nx, "one");
+    let (_other, second) = agent(&nx, "other");
+    assert_eq!(first.take(2, None).unwrap().len(), 2);
+    store.is_full.store(true, Ordering::SeqCst);
+    refused(second.take(1, None), Errno::ENOSPC);
+    store.is_full.store(false, Ordering::SeqCst);
+    drop((one, first));
+    assert_eq!(seen(&second.take(9, Some(LONG)).unwrap()), [(0, 2), (1, 2), (2, 1)]);
+    nx.shutdown().unwrap();
 }
 
 #[test]

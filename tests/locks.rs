@@ -11,10 +11,11 @@ use futures_util::future::BoxFuture;
 use nexus::actors::{Behaviour, ExitReason, LocalBoxFuture, Start};
 use nexus::blocking;
 use nexus::dispatch::{Interceptor, Observer, OpSet, Registration};
+use nexus::gate::{Decision, Permission};
 use nexus::service::{Declaration, Service, Setup};
 use nexus::{
-    Config, EntryType, Env, Errno, ErrorKind, Event, EventKind, EventMask, Fence, HookContext, Kill,
-    LockKind, Locked, Lsn, Nexus, Op, OpId, Result, StreamSpec, SysLock, SysRead, SysStat, SysUnlock,
+    Caller, Config, EntryType, Env, Errno, ErrorKind, Event, EventKind, EventMask, Fence, HookContext, Kill,
+    LockKind, Locked, Lsn, Nexus, Op, OpId, Result, Right, StreamSpec, SysLock, SysRead, SysStat, SysUnlock,
     SysWrite, Syscall, Timestamp, VPath, Verdict, WatchItem,
 };
 use parking_lot::Mutex;
@@ -375,9 +376,15 @@ fn a_guard_extends_its_lock_releases_it_and_tells_when_it_is_lost() {
         drop(guard);
         let again = b.locked_with(call(), Duration::from_secs(10)).await.unwrap();
         let begun = env.now();
+        env.sleep(Duration::from_secs(9)).await;
+        assert!(again.check().await.unwrap(), "it may be held for a second more, and no longer");
         again.lost().await;
         let held = env.now() - begun;
         assert!(held <= Duration::from_secs(10) && held > Duration::from_secs(9), "{held:?}");
+        env.sleep(Duration::from_secs(1)).await;
+        assert!(!again.check().await.unwrap());
+        let free = a.lock("/g", NOW).await.expect("nobody holds it");
+        a.unlock("/g", free.id).await.unwrap();
         assert_eq!(again.release().await.unwrap_err().errno(), Errno::EPERM);
         let forced = a.locked("/g", NOW).await.unwrap();
         nx.force_unlock("/g").await.unwrap();
@@ -386,6 +393,35 @@ fn a_guard_extends_its_lock_releases_it_and_tells_when_it_is_lost() {
         drop(forced);
         let done = b.locked("/g", NOW).await.unwrap().release().await.unwrap();
         assert_eq!(done.released, 1);
+    });
+}
+
+/// May be read, and not written.
+struct ReadOnly;
+
+impl Permission for ReadOnly {
+    fn check(&self, caller: &Caller, right: Right, _: &VPath) -> Decision {
+        match right {
+            Right::Read => Decision::Allow,
+            _ if &*caller.agent == "reader" => Decision::Deny("readers read".into()),
+            _ => Decision::Allow,
+        }
+    }
+}
+
+#[test]
+fn who_may_share_a_lock_may_extend_it() {
+    simulated(31, |env, nx| async move {
+        nx.write("/f", "x").await.unwrap();
+        nx.set_permission(Some(Arc::new(ReadOnly))).unwrap();
+        let reader = nx.agent("reader").unwrap();
+        assert_eq!(reader.lock("/f", NOW).await.unwrap_err().errno(), Errno::EACCES);
+        let call = SysLock::shared(path("/f")).ttl(Duration::from_secs(3));
+        let guard = reader.locked_with(call, Duration::from_secs(60)).await.unwrap();
+        env.sleep(Duration::from_secs(20)).await;
+        assert!(!guard.is_lost());
+        reader.extend("/f", guard.id(), Duration::from_secs(9)).await.unwrap();
+        guard.release().await.unwrap();
     });
 }
 

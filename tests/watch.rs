@@ -156,6 +156,10 @@ fn what_makes_no_sense_is_refused_before_anything_is_watched() {
     let now = Duration::ZERO;
     refused(nx.watch_glob("/w/[").batch(now), Errno::EINVAL);
     refused(nx.watch_glob("/w/{a").batch(now), Errno::EINVAL);
+    // It is well formed, and deeper than anything can be that is compiled from it.
+    let deep = format!("/{}a{}", "{".repeat(300), "}".repeat(300));
+    refused(nx.watch_glob(&deep).batch(now), Errno::EINVAL);
+    refused(nx.glob(&deep), Errno::EINVAL);
     refused(nx.watch("/w").matching("").batch(now), Errno::EINVAL);
     refused(nx.watch("/w").mask(EventMask::NONE).batch(now), Errno::EINVAL);
     refused(nx.watch("relative").batch(now), Errno::EINVAL);

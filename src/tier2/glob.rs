@@ -1,6 +1,6 @@
 //! Paths by pattern.
 
-use globset::{GlobBuilder, GlobMatcher};
+use globset::{GlobBuilder, GlobSet};
 use nexus_messages::syscall::SysReaddir;
 use nexus_messages::{Error, ErrorKind, Op, Result, VPath};
 
@@ -66,7 +66,7 @@ impl Nexus {
     }
 
     /// Everything below `base` that matches from there on.
-    async fn below(&self, base: &VPath, rest: &GlobMatcher, found: &mut Vec<VPath>) -> Result<()> {
+    async fn below(&self, base: &VPath, rest: &GlobSet, found: &mut Vec<VPath>) -> Result<()> {
         let mut call = SysReaddir::at(base).recursive();
         // Entries are told by where they really are, which is elsewhere when `base` leads through a link.
         let real = match self.stat(base).await {
@@ -110,12 +110,12 @@ fn is_gone(error: &Error) -> bool {
 /// How a pattern is looked for: component by component as far as that goes, and from there on by walking.
 struct Plan {
     steps: Vec<Step>,
-    rest: Option<GlobMatcher>,
+    rest: Option<GlobSet>,
 }
 
 enum Step {
     Name(String),
-    Match(GlobMatcher),
+    Match(GlobSet),
 }
 
 impl Plan {
@@ -137,9 +137,10 @@ impl Plan {
 }
 
 /// A matcher in which only `**` crosses `/`.
-pub(super) fn matcher(pattern: &str) -> Result<GlobMatcher, globset::Error> {
+pub(super) fn matcher(pattern: &str) -> Result<GlobSet, globset::Error> {
     let glob = GlobBuilder::new(pattern).literal_separator(true).backslash_escape(true).build()?;
-    Ok(glob.compile_matcher())
+    // A set of one: a glob by itself panics when it is too deep to be compiled.
+    GlobSet::builder().add(glob).build()
 }
 
 fn refuse(pattern: &str, why: impl std::fmt::Display) -> Error {

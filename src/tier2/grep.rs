@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::{FuturesOrdered, StreamExt};
-use globset::GlobMatcher;
+use globset::GlobSet;
 use grep_regex::{RegexMatcher, RegexMatcherBuilder};
 use grep_searcher::{BinaryDetection, Searcher, SearcherBuilder, Sink, SinkMatch};
 use nexus_messages::syscall::SysRead;
@@ -292,8 +292,8 @@ async fn file(nx: Nexus, search: Arc<Search>, path: VPath) -> Result<Searched> {
 /// A search that is ready to run.
 struct Search {
     regex: RegexMatcher,
-    wanted: Vec<GlobMatcher>,
-    unwanted: Vec<GlobMatcher>,
+    wanted: Vec<GlobSet>,
+    unwanted: Vec<GlobSet>,
     keep: Keep,
 }
 
@@ -327,7 +327,7 @@ impl Search {
     }
 
     fn wants(&self, relative: &str) -> bool {
-        let any = |globs: &[GlobMatcher]| globs.iter().any(|glob| glob.is_match(relative));
+        let any = |globs: &[GlobSet]| globs.iter().any(|glob| glob.is_match(relative));
         (self.wanted.is_empty() || any(&self.wanted)) && !any(&self.unwanted)
     }
 

@@ -205,6 +205,8 @@ pub struct LockGuard {
     nx: Nexus,
     kind: LockKind,
     locked: Locked,
+    /// When it is not extended any more.
+    ends: Option<Instant>,
     lost: Latch<()>,
     extending: AbortHandle,
     released: bool,
@@ -218,7 +220,7 @@ impl LockGuard {
         begun: Instant,
         hold_max: Duration,
     ) -> Self {
-        let lost = Latch::new();
+        let (lost, ends) = (Latch::new(), begun.checked_add(hold_max));
         let env = nx.env().clone();
         let hold = Extending {
             env: env.clone(),
@@ -226,7 +228,7 @@ impl LockGuard {
             nx: nx.downgrade(),
             cut,
             locked: locked.clone(),
-            ends: begun.checked_add(hold_max),
+            ends,
             until: begun + locked.ttl,
             lost: lost.clone(),
         };
@@ -234,7 +236,7 @@ impl LockGuard {
         env.spawn("lock.extend", async move {
             let _ = task.await;
         });
-        Self { nx, kind, locked, lost, extending, released: false }
+        Self { nx, kind, locked, ends, lost, extending, released: false }
     }
 
     /// What is locked, links followed.
@@ -263,12 +265,17 @@ impl LockGuard {
         self.lost.get().is_some()
     }
 
-    /// Asks whether it is held, for who has reason to think that it was taken back; it is extended with that. Who waits for its loss is told, too.
+    /// Asks whether it is held, for who has reason to think that it was taken back; it is extended with that, for no longer than it may be held. Who waits for its loss is
+    /// told, too, and one that is known to be lost is not asked about.
     ///
     /// # Errors
     /// What keeps the kernel from being reached.
     pub async fn check(&self) -> Result<bool> {
-        match self.nx.extend(&self.locked.path, self.locked.id, self.locked.ttl).await {
+        if self.is_lost() {
+            return Ok(false);
+        }
+        let ttl = time_left(self.ends, self.locked.ttl, self.nx.env().now());
+        match self.nx.extend(&self.locked.path, self.locked.id, ttl).await {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == ErrorKind::NotHeld => {
                 self.lost.set(());
@@ -311,6 +318,11 @@ impl fmt::Debug for LockGuard {
     }
 }
 
+/// For how long a lock is extended at `now` that lasts for `ttl`, and is held until it `ends`.
+fn time_left(ends: Option<Instant>, ttl: Duration, now: Instant) -> Duration {
+    ends.map_or(ttl, |ends| ends.saturating_duration_since(now)).min(ttl).max(SysLock::TTL_MIN)
+}
+
 /// The task that extends a lock.
 struct Extending {
     env: Env,
@@ -347,8 +359,7 @@ impl Extending {
                 None => env.sleep(pause).await,
             }
             let asked = env.now();
-            let rest = self.ends.map_or(ttl, |ends| ends.saturating_duration_since(asked)).min(ttl);
-            let rest = rest.max(SysLock::TTL_MIN);
+            let rest = time_left(self.ends, ttl, asked);
             let Some(nx) = self.nx.upgrade() else { break };
             self.cut = nx.cut();
             let left = self.until.saturating_duration_since(asked);

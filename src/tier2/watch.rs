@@ -39,6 +39,8 @@ pub struct EventStream {
     overflow: Option<Lsn>,
     /// Where to go on when all that is ready was given.
     next: Lsn,
+    /// Where the watch went on when the events came that are given now: all before was given.
+    given: Lsn,
     is_over: bool,
 }
 
@@ -151,7 +153,14 @@ impl WatchBuilder {
                 (Box::new(watch), next)
             }
         };
-        Ok(EventStream { source, ready: Vec::new().into_iter(), overflow: None, next, is_over: false })
+        Ok(EventStream {
+            source,
+            ready: Vec::new().into_iter(),
+            overflow: None,
+            next,
+            given: next,
+            is_over: false,
+        })
     }
 }
 
@@ -190,7 +199,7 @@ impl EventStream {
                 Ok(Watched { events, next, overflow, .. }) => {
                     self.ready = events.into_iter();
                     self.overflow = overflow;
-                    self.next = next;
+                    self.given = std::mem::replace(&mut self.next, next);
                 }
                 Err(error) => {
                     self.is_over = true;
@@ -206,7 +215,8 @@ impl EventStream {
     pub fn cursor(&self) -> Lsn {
         match self.ready.as_slice().first() {
             Some(event) if event.kind.is_logged() => Lsn(event.lsn.0.saturating_sub(1)),
-            Some(event) => event.lsn,
+            // It may have been told long before: what was given since then is not given again.
+            Some(event) => event.lsn.max(self.given),
             None => self.next,
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nexus_messages::syscall::{LockKind, SysLock};
 use nexus_messages::{
-    Caller, EntryType, Error, ErrorKind, LifeId, LockId, Op, Result, Timestamp, VPath, ZoneId,
+    Caller, EntryType, Error, ErrorKind, Executed, LifeId, LockId, Op, Result, Timestamp, VPath, ZoneId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -146,41 +146,44 @@ impl Kernel {
         done.unwrap_or_else(|| Err(store_error(op, path, &StoreError::Closed)))
     }
 
-    /// Has a lock outlive the process that is held for as long as `age` by now. Goes on when its caller goes away: then the lock is given up, and so is its row.
+    /// Has the lock `id` at `key` outlive the process, with the time that it has by now. Goes on when its caller goes away: then the lock is given up, and so is its row.
     pub(crate) async fn keep_lock(
         self: &Arc<Self>,
         caller: &Arc<Caller>,
         key: &LockKey,
-        (grant, age): (Grant, Duration),
-        request: &Request,
+        id: LockId,
     ) -> Result<()> {
-        let (zone, path) = key.parts();
-        let now = Timestamp(self.env().wall());
-        let (until, since) = (now.after(request.ttl), now.before(age));
-        let Owner { agent, zone: by, admin, user, session, .. } = request.owner.clone();
-        let (kind, entry_type, token) = (request.kind, request.entry_type, grant.token);
-        let row = {
-            let path = path.clone();
-            LockRow { zone, path, kind, agent, session, token, until, since, by, admin, entry_type, user }
-        };
-        let (kernel, caller, key, id, locked) =
-            (self.clone(), caller.clone(), key.clone(), grant.id, path.clone());
+        let (kernel, caller, key, locked) = (self.clone(), caller.clone(), key.clone(), key.parts().1);
         let kept = move |_| async move {
-            // One at a time, so that the rows agree with the table when each has ended.
-            let _one = kernel.advisory().keeping.clone().lock_owned().await;
-            let is_held = || kernel.advisory().is_held(&key, id);
+            // One at a time, and with what the table says by then, so that the rows agree with it when each has ended.
+            let locks = kernel.advisory();
+            let _one = locks.keeping.clone().lock_owned().await;
             // It may have been given up before this began.
-            if !is_held() {
-                return Ok(());
-            }
+            let Some(holder) = locks.holder(&key, id) else { return Ok(()) };
+            let (row, path) = (kernel.lock_row(&key, &holder), key.parts().1);
             let change = Change::Put(lock_key(id), encode(&row));
-            kernel.commit_lock(Op::Lock, &path, &caller, change).await?;
-            if !is_held() {
+            let put = kernel.commit_lock(Op::Lock, &path, &caller, change).await;
+            if put.as_ref().is_err_and(|error| error.executed() == Executed::Unknown) {
+                locks.doubt(id);
+            }
+            put?;
+            if !locks.is_held(&key, id) {
                 kernel.commit_lock(Op::Unlock, &path, &caller, Change::Delete(lock_key(id))).await?;
             }
             Ok(())
         };
         self.apart("locks.keep", (Op::Lock, &locked), kept).await
+    }
+
+    /// What outlives the process of a lock that is held.
+    fn lock_row(&self, key: &LockKey, holder: &Holder) -> LockRow {
+        let ((zone, path), now) = (key.parts(), self.advisory().now());
+        let wall = Timestamp(self.env().wall());
+        let (until, since) = (wall.after(holder.until.saturating_sub(now)), wall.before(holder.age(now)));
+        let Request { kind, entry_type, owner, .. } = &holder.request;
+        let Owner { agent, zone: by, admin, user, session, .. } = owner.clone();
+        let (kind, entry_type, token) = (*kind, *entry_type, holder.token);
+        LockRow { zone, path, kind, agent, session, token, until, since, by, admin, entry_type, user }
     }
 
     /// Takes back the lock `id` at `key`, or all of them: those that outlive the process when their rows are gone, so that no two are ever kept that exclude each
@@ -224,8 +227,12 @@ impl Kernel {
         let caller = Caller::administrator();
         let _one = self.advisory().keeping.clone().lock_owned().await;
         for (key, id) in self.advisory().take_gone() {
+            if self.advisory().is_held(&key, id) {
+                continue;
+            }
             let row = self.store().rows(TreeId::ROOT).and_then(|rows| rows.reader.get(&lock_key(id)));
-            if self.advisory().is_held(&key, id) || matches!(row, Ok(None)) {
+            // What became of a row nobody knows whose commit was not waited for: it may come yet.
+            if !self.advisory().take_doubt(id) && matches!(row, Ok(None)) {
                 continue;
             }
             let (path, change) = (key.parts().1, Change::Delete(lock_key(id)));

@@ -1,5 +1,6 @@
 //! Who hears of locks that are given and go: watchers, and observers.
 
+use std::collections::HashSet;
 use std::mem;
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
@@ -22,11 +23,13 @@ pub(crate) struct Hearing {
     kernel: OnceLock<Weak<Kernel>>,
     /// The durable locks that are not held any more, and whose rows may be there still. As many as were held, at most.
     gone: Mutex<Vec<(LockKey, LockId)>>,
+    /// Those of which nobody knows whether the row was, or is yet to be, written. As many as commits of them hung.
+    doubted: Mutex<HashSet<LockId>>,
 }
 
 impl Hearing {
     pub(crate) fn new(watches: Arc<Watches>, hooks: Arc<PublishedHooks>) -> Self {
-        Self { watches, hooks, kernel: OnceLock::new(), gone: Mutex::default() }
+        Self { watches, hooks, kernel: OnceLock::new(), gone: Mutex::default(), doubted: Mutex::default() }
     }
 
     /// From now on changes are told.
@@ -38,6 +41,16 @@ impl Hearing {
     /// Notes a durable lock whose row is to go.
     pub(super) fn note_gone(&self, key: &LockKey, id: LockId) {
         self.gone.lock().push((key.clone(), id));
+    }
+
+    /// Notes a durable lock whose row may come later than anybody waits.
+    pub(super) fn doubt(&self, id: LockId) {
+        self.doubted.lock().insert(id);
+    }
+
+    /// Whether that was noted; it is so no more.
+    pub(super) fn take_doubt(&self, id: LockId) -> bool {
+        self.doubted.lock().remove(&id)
     }
 
     /// Has the rows removed of durable locks that are not held any more. Does not wait.

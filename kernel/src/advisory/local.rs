@@ -29,7 +29,6 @@ pub(crate) async fn lock(
     }
     kernel.reserve_lock_tokens(path).await?;
     let asked = request(caller, call, Locking::new(caller, zone, entry_type));
-    let kept = call.durable.then(|| asked.clone());
     let grant = match call.wait {
         None => kernel
             .advisory()
@@ -37,9 +36,9 @@ pub(crate) async fn lock(
             .map_err(|obstacle| in_the_way(kernel, caller, path, &obstacle))?,
         Some(wait) => line_up(kernel, caller, (&key, path), asked, wait).await?,
     };
-    if let Some(asked) = kept {
+    if call.durable {
         let granted = kernel.advisory().granted(key.clone(), grant.id);
-        kernel.keep_lock(caller, &key, (grant, Duration::ZERO), &asked).await?;
+        kernel.keep_lock(caller, &key, grant.id).await?;
         granted.keep();
     }
     Ok(Locked::new(grant.id, path.clone(), grant.token, call.ttl))
@@ -76,8 +75,8 @@ async fn extend(
     let extended = kernel.advisory().extend(&key, id, call.ttl);
     let holder = extended.ok_or_else(|| not_held(Op::Lock, &call.path, id))?;
     if holder.request.durable {
-        let age = holder.age(kernel.advisory().now());
-        kernel.keep_lock(caller, &key, (holder.grant(), age), &holder.request).await?;
+        // It lasts longer, at least here.
+        kernel.keep_lock(caller, &key, id).await.map_err(Error::outcome_unknown)?;
     }
     Ok(Locked::new(holder.id, key.parts().1, holder.token, call.ttl))
 }

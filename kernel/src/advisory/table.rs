@@ -225,6 +225,22 @@ impl AdvisoryLocks {
         self.hearing.take_gone()
     }
 
+    /// As [`Hearing::doubt`].
+    pub(super) fn doubt(&self, id: LockId) {
+        self.hearing.doubt(id);
+    }
+
+    /// As [`Hearing::take_doubt`].
+    pub(super) fn take_doubt(&self, id: LockId) -> bool {
+        self.hearing.take_doubt(id)
+    }
+
+    /// Who holds `id` at `key`, or did and nobody has looked since the time was over.
+    pub(super) fn holder(&self, key: &LockKey, id: LockId) -> Option<Holder> {
+        let found = |place: &Place<_>| place.holders().iter().find(|holder| holder.id == id).cloned();
+        self.locks.look(key, found).flatten()
+    }
+
     /// Whether `id` is held at `key`, or was and nobody has looked since its time was over.
     pub(crate) fn is_held(&self, key: &LockKey, id: LockId) -> bool {
         self.locks.look(key, |place| place.holders().iter().any(|holder| holder.id == id)).unwrap_or(false)

@@ -568,7 +568,10 @@ impl Pipe {
             let mut over = 0;
             if !ends.open.values().any(|other| other.side == end.side) {
                 over |= end.side.gone();
-                self.body.tell(end.side.gone(), 0);
+                // Once this one is removed, who shares its memory may have it through another one by now.
+                if self.state.load(Ordering::Acquire) & REMOVED == 0 {
+                    self.body.tell(end.side.gone(), 0);
+                }
             }
             if end.of_child && !ends.open.values().any(|other| other.of_child) {
                 over |= NO_CHILD;

@@ -434,8 +434,13 @@ impl<K: Key, W> Places<K, W> {
         now: Moment,
         moved: &mut Moved<K, W>,
     ) -> Holder {
-        self.evict(key, now, moved);
-        self.admit(key, request, issue, now)
+        let evicted = self.evict(key, now, moved);
+        let holder = self.admit(key, request, issue, now);
+        if evicted && self.is_awaited() {
+            // Who waited for those may agree with the new one.
+            self.serve(key, issue, now, moved);
+        }
+        holder
     }
 
     fn place(&mut self, key: &K) -> &mut Place<W> {
@@ -510,10 +515,8 @@ impl<K: Key, W> Places<K, W> {
         moved: &mut Moved<K, W>,
     ) -> Vec<Holder> {
         let Some(place) = self.places.get_mut(key) else { return Vec::new() };
-        let mut gone = Vec::with_capacity(place.holders.len());
-        while !place.holders.is_empty() {
-            gone.push(place.take(0));
-        }
+        let gone: Vec<Holder> = mem::take(&mut place.holders).into_iter().collect();
+        place.leaving += gone.iter().map(|holder| holder.pins).sum::<u32>();
         self.holders -= gone.len();
         self.settle(key, issue, now, moved);
         gone
@@ -615,13 +618,20 @@ impl<K: Key, W> Places<K, W> {
         awaited.retain(|key| places.get(key).is_some_and(|place| !place.waiting.is_empty()));
     }
 
-    /// Takes out who holds something at `key` although its time is over.
-    fn evict(&mut self, key: &K, now: Moment, moved: &mut Moved<K, W>) {
-        let Some(place) = self.places.get_mut(key) else { return };
-        while let Some(at) = place.holders.iter().position(|holder| holder.until <= now) {
-            moved.lapsed.push((key.clone(), place.take(at)));
-            self.holders -= 1;
+    /// Takes out who holds something at `key` although its time is over, and says whether anybody does.
+    fn evict(&mut self, key: &K, now: Moment, moved: &mut Moved<K, W>) -> bool {
+        let Some(place) = self.places.get_mut(key) else { return false };
+        let is_over = |holder: &Holder| holder.until <= now;
+        if !place.holders.iter().any(is_over) {
+            return false;
         }
+        // At once: there may be very many.
+        let (gone, held): (Vec<Holder>, _) = mem::take(&mut place.holders).into_iter().partition(is_over);
+        place.holders = held.into_iter().collect();
+        place.leaving += gone.iter().map(|holder| holder.pins).sum::<u32>();
+        self.holders -= gone.len();
+        moved.lapsed.extend(gone.into_iter().map(|holder| (key.clone(), holder)));
+        true
     }
 
     fn admit(&mut self, key: &K, request: Request, issue: &impl Issue, now: Moment) -> Holder {
@@ -665,7 +675,7 @@ impl<K: Key, W> Places<K, W> {
     }
 
     fn serve_first(&mut self, key: &K, issue: &impl Issue, now: Moment, moved: &mut Moved<K, W>) {
-        self.evict(key, now, moved);
+        let evicted = self.evict(key, now, moved);
         let Some(place) = self.places.get_mut(key) else { return };
         let Some(waiter) = place.waiting.pop_front() else { return };
         self.waiters -= 1;
@@ -674,5 +684,9 @@ impl<K: Key, W> Places<K, W> {
         }
         let holder = self.admit(key, waiter.request.clone(), issue, now);
         moved.served.push((key.clone(), waiter, holder));
+        if evicted {
+            // As above. It ends: each time somebody is gone.
+            self.serve(key, issue, now, moved);
+        }
     }
 }

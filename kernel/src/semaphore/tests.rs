@@ -178,6 +178,32 @@ fn readers_who_come_later_do_not_overtake_a_writer_and_are_served_together() {
     assert!(table.is_idle());
 }
 
+/// Whoever comes first when a holder's time is over takes it out, and then nobody was told who had waited for just that.
+#[test]
+fn who_waited_for_a_holder_whose_time_is_over_is_served_when_another_comes_in_its_place() {
+    let (table, clock) = table();
+    taken(&table, "/a", Exclusive);
+    let mut below = lined(&table, "/a/b", Shared);
+    assert!(poll(&mut below).is_none());
+    clock.store(5_000, Ordering::Relaxed);
+    let beside = taken(&table, "/a", Shared);
+    let below = held(poll(&mut below)).expect("they agree");
+    assert!(table.release(&key("/a"), beside.id).is_some());
+    assert!(table.release(&key("/a/b"), below.id).is_some());
+    // And so when it is the first in line who comes in its place.
+    taken(&table, "/a", Exclusive);
+    let mut other = lined(&table, "/a/c", Shared);
+    clock.store(6_500, Ordering::Relaxed);
+    let own = taken(&table, "/a/b", Exclusive);
+    let mut first = lined(&table, "/a", Shared);
+    assert!(poll(&mut first).is_none() && poll(&mut other).is_none());
+    assert!(table.release(&key("/a/b"), own.id).is_some());
+    let (first, other) = (held(poll(&mut first)).unwrap(), held(poll(&mut other)).expect("they agree"));
+    assert!(table.release(&key("/a"), first.id).is_some());
+    assert!(table.release(&key("/a/c"), other.id).is_some());
+    assert!(table.is_idle());
+}
+
 #[test]
 fn a_write_under_a_lock_that_is_lost_keeps_the_next_one_out_until_it_has_ended() {
     let (table, clock) = table();

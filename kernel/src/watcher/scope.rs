@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
+use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use nexus_messages::{EntryType, EventKind, EventMask, PATH_MAX, VPath};
 
 /// Which paths are watched.
@@ -17,7 +17,8 @@ pub(crate) enum Scope {
 
 /// A pattern, in which `*` and `?` do not match `/`.
 pub(crate) struct Pattern {
-    matches: GlobMatcher,
+    text: Box<str>,
+    matches: GlobSet,
     /// The directories that something that matches may be in.
     above: GlobSet,
 }
@@ -30,12 +31,13 @@ impl Pattern {
         let glob = |pattern: &str| -> Result<Glob, globset::Error> {
             GlobBuilder::new(pattern).literal_separator(true).backslash_escape(true).build()
         };
-        let matches = glob(pattern)?.compile_matcher();
+        // A set of one: a glob by itself panics when it is too deep to be compiled.
+        let matches = GlobSet::builder().add(glob(pattern)?).build()?;
         let mut above = GlobSetBuilder::new();
         for pattern in Self::directories(pattern) {
             above.add(glob(&pattern)?);
         }
-        Ok(Self { matches, above: above.build()? })
+        Ok(Self { text: pattern.into(), matches, above: above.build()? })
     }
 
     /// The patterns of the directories that what matches `pattern` may be in: its beginnings. From a choice with a slash in it on, all that are below.
@@ -66,7 +68,7 @@ impl Pattern {
     }
 
     pub(crate) fn text(&self) -> &str {
-        self.matches.glob().glob()
+        &self.text
     }
 }
 

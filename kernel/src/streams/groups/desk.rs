@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures_util::future::select;
+use futures_util::future::{Either, select};
 use nexus_actors::Env;
 use nexus_messages::syscall::{Delivered, Record};
 use nexus_messages::{FileId, LifeId, Timestamp};
@@ -23,6 +23,9 @@ use crate::streams::stream::{Refusal, Stream};
 
 /// How long the one who looks for records of a group may leave the others in the line: it may not be polled any more.
 const LINE_MAX: Duration = Duration::from_secs(1);
+
+/// How often it is tried to have written what nobody waits for. What is not is free when its time is over.
+const ALONE_TRIES: usize = 4;
 
 /// What was counted of all groups: records given, given again, acknowledged, dead.
 pub(in crate::streams) type GroupTotals = [AtomicU64; 4];
@@ -41,8 +44,8 @@ pub(crate) struct Desk {
 struct State {
     /// The groups, with all that was decided. None: not known, to be read.
     groups: Option<Groups>,
-    /// Whether they were read before: then those who have records may be there still.
-    was_read: bool,
+    /// Whether it is on disk that the lives have nothing any more that ended with the process before: those who have records now may be there still.
+    has_begun: bool,
     /// What was decided and is not written yet.
     pending: Vec<GroupChange>,
     /// What becomes of it.
@@ -205,9 +208,9 @@ impl Desk {
         let groups = log.read().await?;
         {
             let mut state = self.state.lock();
-            let is_first = !std::mem::replace(&mut state.was_read, true);
             state.groups = Some(groups);
-            if is_first {
+            // Until something was written, nobody here was given anything.
+            if !state.has_begun {
                 // The lives that records were tied to ended with the process, or with what kept the stream.
                 let State { groups: Some(groups), pending, .. } = &mut *state else { return Ok(()) };
                 let left: Vec<GroupChange> = groups
@@ -286,6 +289,7 @@ impl Desk {
         match (&written, whole) {
             (Err(_), _) => self.doubt(),
             (Ok(()), Some(whole)) => {
+                self.state.lock().has_begun = true;
                 if let Err(error) = log.shorten(&whole, now).await {
                     tracing::warn!(%error, "the records of consumer groups were not shortened");
                     if !matches!(error, GroupLogError::Stream(_)) || error.is_unknown() {
@@ -293,7 +297,7 @@ impl Desk {
                     }
                 }
             }
-            (Ok(()), None) => {}
+            (Ok(()), None) => self.state.lock().has_begun = true,
         }
         written
     }
@@ -338,7 +342,12 @@ impl Desk {
                         }
                         look.await
                     };
-                    self.env.timeout(left, in_line).await.map_err(|_| late())?
+                    match self.env.timeout(left, in_line).await {
+                        Ok(found) => found,
+                        // The first in line is not polled, and may have been told of what is there for this one.
+                        Err(_) if turn.is_none() => self.look_for(stream, ask).await,
+                        Err(_) => return Err(late()),
+                    }
                 }
                 None => look.await,
             };
@@ -369,8 +378,15 @@ impl Desk {
             let wait = due.map_or(left, |due| due.min(left));
             let change = async {
                 if is_full {
-                    // More records are no help to it.
-                    return changes.await;
+                    // More records are no help to it, but that the stream is gone ends the wait.
+                    let (mut records, mut changes) = (pin!(records), pin!(changes));
+                    while let Either::Left(_) = select(records.as_mut(), changes.as_mut()).await {
+                        records.set(stream.heard());
+                        if stream.check().is_err() {
+                            return;
+                        }
+                    }
+                    return;
                 }
                 // Other processes may append, where the memory is theirs, too.
                 let grown = stream.grown(tail);
@@ -501,33 +517,32 @@ impl Desk {
 
     /// What was given by a take was not given after all. Does not wait.
     fn untake(self: &Arc<Self>, group: &Arc<str>, member: &Member, take: u64) {
-        let untaken = self.decide(|deciding| {
-            let Ok(given) = deciding.group(group) else { return false };
-            let records = given.untake(member, take, &[]);
+        let (group, member) = (group.clone(), member.clone());
+        self.settle_alone(move |deciding| {
+            let Ok(given) = deciding.group(&group) else { return false };
+            let records = given.untake(&member, take, &[]);
             let is_any = !records.is_empty();
-            deciding.put(group, records);
+            deciding.put(&group, records);
             is_any
         });
-        self.settle_alone(untaken);
     }
 
     /// Gives back what was given by a take, which counts. Does not wait.
     fn give_back(self: &Arc<Self>, group: &Arc<str>, wish: &Wish) {
-        let returned = self.decide(|deciding| {
-            let Ok(given) = deciding.group(group) else { return false };
-            let offsets: Vec<u64> = given.taken_by(&wish.member, wish.take);
-            let records =
-                given.give_back(&wish.member, &offsets.into(), Timestamp::default()).unwrap_or_default();
+        let (group, member, take) = (group.clone(), wish.member.clone(), wish.take);
+        self.settle_alone(move |deciding| {
+            let Ok(given) = deciding.group(&group) else { return false };
+            let offsets: Vec<u64> = given.taken_by(&member, take);
+            let records = given.give_back(&member, &offsets.into(), Timestamp::default()).unwrap_or_default();
             let is_any = !records.is_empty();
-            deciding.put(group, records);
+            deciding.put(&group, records);
             is_any
         });
-        self.settle_alone(returned);
     }
 
     /// Frees what is tied to this life. Does not wait.
     pub(crate) fn leave(self: &Arc<Self>, life: LifeId) {
-        let left = self.decide(|deciding| {
+        self.settle_alone(move |deciding| {
             let names: Vec<Arc<str>> = deciding.groups.keys().cloned().collect();
             let mut is_any = false;
             for name in names {
@@ -538,19 +553,32 @@ impl Desk {
             }
             is_any
         });
-        self.settle_alone(left);
     }
 
-    /// Has a batch written that nobody waits for. What is not is so when its time is over.
-    fn settle_alone(self: &Arc<Self>, decided: Option<(bool, Arc<Batch>)>) {
-        if let Some((true, batch)) = decided {
-            let (desk, now) = (self.clone(), self.now());
-            self.env.spawn("groups.write", async move {
-                if let Err(error) = desk.write(batch, now).await {
-                    tracing::debug!(%error, "records that a consumer has no more are given when their time is over");
-                }
-            });
+    /// Decides what nobody waits for, and has it written; `act` says whether there is anything. Once more when the groups are not known, or are not any more when it is to be
+    /// written: then nothing of it is done. Does not wait.
+    fn settle_alone(self: &Arc<Self>, act: impl Fn(&mut Deciding<'_>) -> bool + Send + Sync + 'static) {
+        let mut decided = self.decide(&act);
+        if let Some((false, _)) = decided {
+            return;
         }
+        let desk = self.clone();
+        self.env.spawn("groups.write", async move {
+            for _ in 0..ALONE_TRIES {
+                let failed = match decided {
+                    Some((false, _)) => return,
+                    Some((true, batch)) => match desk.write(batch, desk.now()).await {
+                        Ok(()) => return,
+                        Err(error) => Some(Refusal::from(error)),
+                    },
+                    None => desk.ready().await.err(),
+                };
+                if let Some(error) = failed {
+                    tracing::debug!(%error, "what a consumer has no more is not free yet");
+                }
+                decided = desk.decide(&act);
+            }
+        });
     }
 }
 
