@@ -22,6 +22,9 @@ const WAIT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_s
 /// How long one attempt may take.
 pub(super) const OPENED_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long any attempt may take: who hangs is not heard of before that, when the store is there again.
+const OPENED_MAX: Duration = Duration::from_secs(30);
+
 /// Opens the store.
 pub(super) type Open = Box<dyn Fn() -> StoreFuture<'static, Arc<dyn ObjectStore>> + Send + Sync>;
 
@@ -65,14 +68,16 @@ impl Later {
 
 /// Opens the store, again and again, until it is there or nobody has it any more.
 async fn go_on(env: &Env, later: &Weak<Later>, open: &Open) {
-    let mut wait = WAIT.0;
+    let (mut wait, mut within) = (WAIT.0, OPENED_WITHIN);
     loop {
         env.sleep(wait).await;
         wait = (wait * 2).min(WAIT.1);
+        // Nobody waits for it here, and each attempt begins anew: one that is slow needs the time.
+        within = (within * 2).min(OPENED_MAX);
         if later.strong_count() == 0 {
             return;
         }
-        let opened = env.timeout(OPENED_WITHIN, open()).await;
+        let opened = env.timeout(within, open()).await;
         let Some(later) = later.upgrade() else { return };
         match opened {
             Ok(Ok(store)) => {
@@ -82,7 +87,7 @@ async fn go_on(env: &Env, later: &Weak<Later>, open: &Open) {
                 return;
             }
             Ok(Err(error)) => *later.cause.lock() = error.to_string(),
-            Err(_) => *later.cause.lock() = format!("it did not answer within {OPENED_WITHIN:?}"),
+            Err(_) => *later.cause.lock() = format!("it did not answer within {within:?}"),
         }
     }
 }

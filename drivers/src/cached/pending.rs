@@ -27,8 +27,8 @@ pub(super) struct Pending {
     pub(super) attributes: Attributes,
     pub(super) failures: u32,
     pub(super) due: (u64, u64),
-    /// When the store was last known to have room for it at its path.
-    pub(super) looked: u64,
+    /// When the store was last known to have room for it at its path, by this process.
+    pub(super) looked: Option<u64>,
     /// Since when the store lacks what is here, in nanoseconds of the wall's clock.
     pub(super) since: u64,
     /// What the last attempt said.

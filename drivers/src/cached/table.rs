@@ -193,7 +193,7 @@ impl Table {
             self.due.insert(due, path.to_owned());
             self.pending_bytes += row.size;
             let since = if row.seen > 0 { row.seen } else { row.modified.0 };
-            Pending { attributes, failures: 0, due, looked: 0, since, failure: None }
+            Pending { attributes, failures: 0, due, looked: None, since, failure: None }
         });
         let file = File {
             info: row.info(),
@@ -493,7 +493,8 @@ impl Table {
             info: file.info.clone(),
             attributes: pending.attributes.clone(),
             pieces: file.pieces.values().cloned().collect(),
-            looked: pending.failures == 0 && now.saturating_sub(pending.looked) <= LOOKED_MAX,
+            looked: pending.failures == 0
+                && pending.looked.is_some_and(|looked| now.saturating_sub(looked) <= LOOKED_MAX),
         };
         self.busy.insert(path);
         Due::Upload(Box::new(upload))
@@ -598,7 +599,7 @@ impl Table {
         self.number += 1;
         // Over what is pending, nobody asked the store.
         let old = self.files.get(path).and_then(|file| file.pending.as_ref());
-        let (looked, since) = old.map_or((now.uptime, now.wall), |old| (old.looked, old.since));
+        let (looked, since) = old.map_or((Some(now.uptime), now.wall), |old| (old.looked, old.since));
         self.take(path);
         let due = (self.first_due(path, now.uptime), self.number);
         self.due.insert(due, path.to_owned());

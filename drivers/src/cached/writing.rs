@@ -1,6 +1,6 @@
 //! What is written: to the local disk first, or to the store itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::{join_all, try_join_all};
@@ -287,9 +287,18 @@ impl CachedPaths {
         paths: &[String],
     ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         let (mut together, mut holds, mut is_together) = (Vec::new(), Vec::new(), Vec::new());
-        for path in paths {
+        // In their order, so that no two wait for each other; and each once.
+        let mut held = BTreeMap::new();
+        for path in paths.iter().collect::<BTreeSet<_>>() {
             components(path)?;
-            let held = self.place.hold(path).await;
+            held.insert(path, self.place.hold(path).await);
+        }
+        for path in paths {
+            // One that is named again is removed by itself.
+            let Some(held) = held.remove(path) else {
+                is_together.push(false);
+                continue;
+            };
             let now = self.vault.uptime();
             let is_plain = {
                 let table = self.place.table();

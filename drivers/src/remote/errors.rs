@@ -108,6 +108,9 @@ fn cut(text: &str, secrets: &[Secret]) -> String {
     scrubbed(text, secrets).chars().take(SAID_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// In what the library says of an answer whose length it was not told.
+const LENGTH: &str = "Content-Length";
+
 /// What a server of S3 says that takes no more requests just now.
 pub(super) const SLOW_DOWN: &str = "SlowDown";
 
@@ -193,6 +196,14 @@ fn of_the_last(error: &Error, call: &Call, limit: Duration, secrets: &[Secret]) 
             return StoreError::TimedOut { what, limit, changing: call.changing };
         }
         (None, Some(HttpErrorKind::Connect)) => (format!("the server cannot be reached: {}", said()), true),
+        (None, None) if !call.changing && said().contains(LENGTH) => {
+            // The server is well, and what it has there has no end that it could tell.
+            let cause = format!("its length is not told: {}", said());
+            return StoreError::Io {
+                what,
+                source: Arc::new(io::Error::new(io::ErrorKind::InvalidInput, cause)),
+            };
+        }
         (None, _) => (said(), false),
     };
     if call.changing && !is_certain {
@@ -226,6 +237,9 @@ mod tests {
             let busy = answered(&format!("Server returned non-2xx status code: {busy}"));
             assert!(matches!(check(&busy, true), StoreError::Backend { .. }), "{busy}");
         }
+        let endless = answered("Content-Length Header missing from response");
+        assert!(!check(&endless, false).is_backend_failure(), "{:?}", check(&endless, false));
+        assert!(matches!(check(&endless, true), StoreError::Unknown { .. }));
         let refused = answered("Server returned non-2xx status code: 400 Bad Request: ");
         assert!(matches!(check(&refused, true), StoreError::Io { .. }));
         let connect =

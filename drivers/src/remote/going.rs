@@ -12,6 +12,8 @@ use object_store::path::Path;
 use object_store::{Error, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
 
+use super::requests::as_said;
+
 /// How many answers of a mount are kept, beside the operations that may be under way.
 const KEPT_MAX: usize = 8;
 
@@ -51,7 +53,9 @@ pub(super) async fn go_on(
 ) -> Option<(Bytes, ObjectMeta)> {
     let mut going = kept.take(at, range.offset)?;
     let now = store.head(at).await.ok()?;
-    let state = |meta: &ObjectMeta| (meta.e_tag.clone(), meta.size, meta.last_modified);
+    let state = |meta: &ObjectMeta| {
+        (meta.e_tag.as_deref().map(|e_tag| as_said(e_tag).to_owned()), meta.size, meta.last_modified)
+    };
     if state(&now) != state(&going.meta) {
         return None;
     }

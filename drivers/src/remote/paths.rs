@@ -17,12 +17,12 @@ use super::doubts::Change;
 use super::listing::{self, At, RESERVED};
 use super::multipart::{PARTS_AT_ONCE, Upload};
 use super::rename;
-use super::requests::{Condition, IN_DOUBT};
+use super::requests::{Condition, as_said, is_in_doubt};
 use super::upload::RemoteUpload;
 use crate::path::{components, split_last};
 
 /// No more is copied by the server: S3 copies no more in one request. What is larger is for whoever can copy it piece by piece.
-const COPY_MAX: u64 = 5 << 30;
+pub(super) const COPY_MAX: u64 = 5 << 30;
 
 /// How often something new is asked for again that met another writer, and found nothing of it.
 const CONFLICTS_MAX: usize = 3;
@@ -184,7 +184,10 @@ impl RemotePaths {
         let key = match looked {
             true => {
                 split_last(path)?;
-                self.own_key(path)?
+                let key = self.own_key(path)?;
+                // As where it is looked: another mount of the store may have left something open there.
+                self.client.settled(&key, None).await?;
+                key
             }
             false => self.place_for(path).await?,
         };
@@ -452,7 +455,7 @@ pub(super) fn modified(meta: &ObjectMeta) -> Timestamp {
 
 /// What changes when the content does, as far as the server tells.
 fn tag(e_tag: Option<&str>, size: u64, modified: u64) -> ContentId {
-    match e_tag.map(|e_tag| e_tag.trim_start_matches(IN_DOUBT)).filter(|e_tag| !e_tag.is_empty()) {
+    match e_tag.map(as_said).filter(|e_tag| !e_tag.is_empty()) {
         // Not all answers of a server have it in quotes.
         Some(e_tag) => ContentId::Tag(e_tag.trim_start_matches("W/").trim_matches('"').into()),
         None => ContentId::Tag(format!("{size}-{modified}").into()),
@@ -463,7 +466,7 @@ pub(super) fn file(meta: &ObjectMeta) -> ObjectInfo {
     let modified = modified(meta);
     let tag = tag(meta.e_tag.as_deref(), meta.size, modified.nanos());
     let mut info = ObjectInfo::new(EntryType::Reg, meta.size, tag, modified);
-    info.told_apart = !meta.e_tag.as_ref().is_some_and(|e_tag| e_tag.starts_with(IN_DOUBT));
+    info.told_apart = !meta.e_tag.as_deref().is_some_and(is_in_doubt);
     info
 }
 

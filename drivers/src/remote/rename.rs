@@ -15,7 +15,7 @@ use object_store::path::Path;
 
 use super::client::PAGE_MAX;
 use super::doubts::Change;
-use super::paths::{RemotePaths, file};
+use super::paths::{COPY_MAX, RemotePaths, file};
 use crate::path::split_last;
 
 /// What the names of the keys begin with that say how far a renaming came.
@@ -94,12 +94,15 @@ fn unfinished(from: &str, to: &str, error: &StoreError) -> StoreError {
     }
 }
 
-/// Whether all keys below `of` can be told.
+/// Whether all keys below `of` can be told, and what is there can be copied.
 async fn check(paths: &RemotePaths, of: &str) -> Result<(), StoreError> {
     let (mut last, mut more) = (None, true);
     while more {
         let keys;
         (keys, more) = page(paths, of, last).await?;
+        if keys.iter().any(|meta| meta.size > COPY_MAX) {
+            return Err(StoreError::NotSupported { what: "copying so much at once" });
+        }
         last = keys.last().map(|meta| meta.location.as_ref().to_owned());
         more &= last.is_some();
     }

@@ -11,7 +11,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
@@ -93,8 +93,19 @@ pub(super) async fn noting<T>(left_open: Arc<AtomicBool>, requests: impl Future<
 const WEAK: &str = "W/";
 
 /// What an ETag begins with, on its way from [`Through`], that is not of one content alone: the server gave none, or a weak one, and a date that is of whatever there was in that
-/// second. No server's begins so.
-pub(super) const IN_DOUBT: char = '~';
+/// second. No server's begins so. A number follows, and another one of these, so that no two answers are taken for the same by whoever puts their bytes together.
+const IN_DOUBT: char = '~';
+
+/// Whether this is an ETag of more than one content, as far as anybody can tell.
+pub(super) fn is_in_doubt(e_tag: &str) -> bool {
+    e_tag.starts_with(IN_DOUBT)
+}
+
+/// What the server said of an ETag: nothing if it gave none.
+pub(super) fn as_said(e_tag: &str) -> &str {
+    let marked = e_tag.strip_prefix(IN_DOUBT).and_then(|marked| marked.split_once(IN_DOUBT));
+    marked.map_or(e_tag, |(_, said)| said)
+}
 
 /// Makes clients whose requests take the header of their task, and tell it what was left open. What goes to this machine, or asks it for credentials, goes past any proxy.
 #[derive(Debug)]
@@ -185,8 +196,11 @@ fn mark(headers: &mut HeaderMap) {
     if is_strong || times::is_dated(headers) {
         return;
     }
+    // Ordered by nothing: it is another one each time.
+    static ANSWERS: AtomicU64 = AtomicU64::new(0);
+    let number = ANSWERS.fetch_add(1, Ordering::Relaxed);
     // It has no characters that a header cannot have.
-    if let Ok(marked) = HeaderValue::from_str(&format!("{IN_DOUBT}{said}")) {
+    if let Ok(marked) = HeaderValue::from_str(&format!("{IN_DOUBT}{number}{IN_DOUBT}{said}")) {
         headers.insert(ETAG, marked);
     }
 }
@@ -307,6 +321,26 @@ mod tests {
         ] {
             assert!(!is_for_credentials(host), "{host}");
         }
+    }
+
+    #[test]
+    fn no_two_answers_that_are_in_doubt_are_taken_for_the_same() {
+        let marked = |said: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            said.map(|said| headers.insert(ETAG, HeaderValue::from_static(said)));
+            mark(&mut headers);
+            headers[ETAG].to_str().expect("it is text").to_owned()
+        };
+        for said in [None, Some("W/\"a~b\"")] {
+            let (one, other) = (marked(said), marked(said));
+            assert!(one != other && is_in_doubt(&one), "{one} {other}");
+            assert_eq!(
+                (as_said(&one), as_said(&other)),
+                (said.unwrap_or_default(), said.unwrap_or_default())
+            );
+        }
+        assert_eq!(marked(Some("\"strong\"")), "\"strong\"");
+        assert!(!is_in_doubt("\"strong\"") && as_said("\"strong\"") == "\"strong\"");
     }
 
     #[test]
