@@ -663,7 +663,8 @@ fn files_go_to_a_bucket_to_contents_in_it_and_back_while_they_are_used() {
     for number in 0..12_usize {
         let name = format!("/m/d{}/e/{number}", number % 3);
         let length = [10, 70_000, 9 << 20][if number == 5 { 2 } else { number % 2 }];
-        let content: Bytes = (0..length).map(|at| (at * (number + 7) % 251) as u8).collect();
+        let content: Bytes =
+            (0..length).map(|at| u8::try_from(at * (number + 7) % 251).expect("it is below 251")).collect();
         nx.write(&name, content.clone()).expect("it is written");
         files.insert(name, content);
     }

@@ -232,3 +232,48 @@ impl fmt::Debug for EventStream {
         f.debug_struct("EventStream").field("cursor", &self.cursor()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nexus_actors::block_on;
+    use nexus_messages::{Caller, EntryType, EventKind, OpId, VPath};
+
+    use super::*;
+
+    /// Gives these, and where to go on behind each.
+    struct Told(std::vec::IntoIter<(Vec<Event>, u64)>);
+
+    impl EventSource for Told {
+        fn next(&mut self, _: Option<Duration>) -> BoxFuture<'_, Result<Watched>> {
+            let (events, next) = self.0.next().expect("no more is asked for");
+            Box::pin(std::future::ready(Ok(Watched::new(events, Lsn(next)))))
+        }
+    }
+
+    fn event(kind: EventKind, lsn: u64) -> Event {
+        let path = VPath::parse("/f").expect("it is one");
+        let mut event = Event::new(kind, path, EntryType::Reg, Arc::new(Caller::administrator()), OpId(1));
+        event.lsn = Lsn(lsn);
+        event
+    }
+
+    #[test]
+    fn a_cursor_does_not_go_back_to_where_a_lock_was_taken_that_is_told_late() {
+        let (write, lock) = (EventKind::FileWritten, EventKind::Locked);
+        // From the log first, and then what was told meanwhile and is in no log.
+        let told = vec![
+            (vec![event(write, 4), event(write, 7)], 9),
+            (vec![event(lock, 5), event(lock, 9), event(write, 10)], 10),
+        ];
+        let source = Box::new(Told(told.into_iter()));
+        let ready = Vec::new().into_iter();
+        let (overflow, is_over, next, given) = (None, false, Lsn(3), Lsn(3));
+        let mut events = EventStream { source, ready, overflow, next, given, is_over };
+        let mut seen = vec![events.cursor().0];
+        for _ in 0..5 {
+            block_on(events.next()).expect("there is more").expect("it is told");
+            seen.push(events.cursor().0);
+        }
+        assert_eq!(seen, [3, 6, 9, 9, 9, 10]);
+    }
+}
