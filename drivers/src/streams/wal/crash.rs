@@ -293,6 +293,8 @@ fn a_crash_anywhere_leaves_what_was_acknowledged_in_order_and_once() {
     for pair in pairs.step_by(one_in(7)) {
         crash_everywhere(&pair, None, 1, &mut found);
     }
+    // An append that is asked for with the closing, which is not done.
+    crash_everywhere(&[Step::Large, Step::Close], None, 1, &mut found);
     crash_everywhere(&life(40), None, one_in(3), &mut found);
     crash_everywhere(&[Step::One, Step::Sparse, Step::Sparse], None, one_in(3), &mut found);
     println!("{} workloads, {} states, {} wrong", found.workloads, found.states, found.wrong.len());

@@ -203,7 +203,8 @@ impl Store {
         let mut told: Vec<_> = asked.into_iter().map(|(stream, ask)| draft.ask(stream, ask)).collect();
         let Draft { buffer, last, changes, .. } = draft;
         if let Err(error) = self.write(writer, &buffer, last, keeps) {
-            for told in told.iter_mut().filter(|told| told.is_ok()) {
+            // What was refused may have been so for what else was asked, and was not done.
+            for told in told.iter_mut().filter(|told| told.is_ok() || !error.is_unknown()) {
                 *told = Err(error.clone().into());
             }
         } else {
