@@ -1,5 +1,8 @@
 //! Consumer groups: the records of a stream are shared among those who work on them, and a crashed one's work is taken up by another.
 
+#[path = "common/hindered.rs"]
+mod hindered;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::{BufRead, BufReader};
@@ -15,16 +18,13 @@ use std::time::{Duration, Instant};
 use nexus::blocking::{self, Consumer};
 use nexus::gate::{Decision, Permission};
 use nexus::{
-    Bytes, Caller, Chosen, Config, Delivered, Errno, Error, FileId, GroupAction, GroupDone, GroupSettings,
-    IoProfile, Kill, Right, Serving, StreamSpec, StreamStart, SysGroup, SysTake, Timestamp, VPath,
+    Bytes, Caller, Chosen, Config, Delivered, Errno, Error, GroupAction, GroupDone, GroupSettings, IoProfile,
+    Kill, Right, Serving, StreamSpec, StreamStart, SysGroup, SysTake, VPath,
 };
 use nexus_actors::block_on;
-use nexus_drivers::streams::MemoryStreams;
-use nexus_kernel::hal::{
-    Append, Appended, ReadBounds, StoreError, StreamFuture, StreamLimits, StreamRead, StreamState,
-    StreamStore,
-};
 use nexus_kernel::streams::{GroupEntry, StreamStatistics};
+
+use hindered::Hindered;
 
 /// Longer than anything takes here.
 const LONG: Duration = Duration::from_secs(30);
@@ -399,63 +399,11 @@ fn who_waits_until_something_is_acknowledged_hears_that_the_stream_is_gone() {
     });
 }
 
-/// Streams in memory to which nothing can be appended for a while.
-#[derive(Debug, Default)]
-struct Refusing {
-    inner: MemoryStreams,
-    is_full: AtomicBool,
-}
-
-impl StreamStore for Refusing {
-    fn is_durable(&self) -> bool {
-        self.inner.is_durable()
-    }
-
-    fn create(&self, stream: FileId, limits: StreamLimits) -> StreamFuture<'_, StreamState> {
-        self.inner.create(stream, limits)
-    }
-
-    fn append(&self, stream: FileId, append: Append) -> StreamFuture<'_, Appended> {
-        if self.is_full.load(Ordering::SeqCst) {
-            return Box::pin(std::future::ready(Err(StoreError::Full.into())));
-        }
-        self.inner.append(stream, append)
-    }
-
-    fn read(&self, stream: FileId, from: u64, most: ReadBounds) -> StreamFuture<'_, StreamRead> {
-        self.inner.read(stream, from, most)
-    }
-
-    fn state(&self, stream: FileId) -> StreamFuture<'_, StreamState> {
-        self.inner.state(stream)
-    }
-
-    fn trim(&self, stream: FileId, before: u64) -> StreamFuture<'_, StreamState> {
-        self.inner.trim(stream, before)
-    }
-
-    fn retain(&self, stream: FileId, now: Timestamp) -> StreamFuture<'_, StreamState> {
-        self.inner.retain(stream, now)
-    }
-
-    fn close(&self, stream: FileId) -> StreamFuture<'_, StreamState> {
-        self.inner.close(stream)
-    }
-
-    fn remove(&self, stream: FileId) -> StreamFuture<'_, bool> {
-        self.inner.remove(stream)
-    }
-
-    fn list(&self, after: Option<FileId>, limit: usize) -> StreamFuture<'_, Vec<FileId>> {
-        self.inner.list(after, limit)
-    }
-}
-
 /// What the process before had taken was free in memory alone when nothing could be written, and was held again by nobody once it could.
 #[test]
 fn what_a_restart_frees_is_free_also_when_that_could_not_be_written_at_first() {
     let folder = tempfile::tempdir().expect("there is room");
-    let store = Arc::new(Refusing::default());
+    let store = Arc::new(Hindered::default());
     let boot = || blocking::connect(Config::new(folder.path()).stream_store(store.clone())).unwrap();
     let nx = boot();
     nx.make_stream(AT, StreamSpec::new()).unwrap();
@@ -477,7 +425,7 @@ fn what_a_restart_frees_is_free_also_when_that_could_not_be_written_at_first() {
 #[test]
 fn what_is_freed_while_the_groups_are_in_doubt_is_free() {
     let folder = tempfile::tempdir().expect("there is room");
-    let store = Arc::new(Refusing::default());
+    let store = Arc::new(Hindered::default());
     let nx = blocking::connect(Config::new(folder.path()).stream_store(store.clone())).unwrap();
     nx.make_stream(AT, StreamSpec::new()).unwrap();
     append(&nx, 0, 3);

@@ -1,5 +1,8 @@
 //! Streams: records that are appended through a path, and read again by any number of readers.
 
+#[path = "common/hindered.rs"]
+mod hindered;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -9,16 +12,15 @@ use futures_util::future::BoxFuture;
 use nexus::dispatch::{Interceptor, OpSet, Registration};
 use nexus::gate::{Decision, Permission};
 use nexus::{
-    Caller, Config, EntryType, Errno, Error, FileId, HookContext, IoProfile, Kill, MountSpec, Op, OpId,
-    RecordRange, Records, Right, Serving, StreamSpec, StreamStart, SysRead, SysSetattr, SysWrite, Syscall,
-    Timestamp, VPath, Verdict, blocking,
+    Caller, Config, EntryType, Errno, Error, HookContext, IoProfile, Kill, MountSpec, Op, OpId, RecordRange,
+    Records, Right, Serving, StreamSpec, StreamStart, SysRead, SysSetattr, SysWrite, Syscall, Timestamp,
+    VPath, Verdict, blocking,
 };
 use nexus_drivers::streams::MemoryStreams;
-use nexus_kernel::hal::{
-    Append, Appended, ReadBounds, StreamFuture, StreamLimits, StreamRead, StreamState, StreamStore,
-};
+use nexus_kernel::hal::StreamStore;
 use nexus_kernel::streams::{StreamEntry, StreamStatistics};
-use tokio::sync::Semaphore;
+
+use hindered::Hindered;
 
 /// Longer than anything takes here.
 const LONG: Duration = Duration::from_secs(30);
@@ -571,65 +573,10 @@ fn durable_streams_are_kept_by_the_store_that_was_given_for_them() {
     nx.shutdown().unwrap();
 }
 
-/// Streams in memory that are not looked at while somebody holds them up.
-#[derive(Debug)]
-struct HeldUp {
-    inner: MemoryStreams,
-    asked: Semaphore,
-    may_go: Semaphore,
-}
-
-impl StreamStore for HeldUp {
-    fn is_durable(&self) -> bool {
-        self.inner.is_durable()
-    }
-
-    fn create(&self, stream: FileId, limits: StreamLimits) -> StreamFuture<'_, StreamState> {
-        self.inner.create(stream, limits)
-    }
-
-    fn append(&self, stream: FileId, append: Append) -> StreamFuture<'_, Appended> {
-        self.inner.append(stream, append)
-    }
-
-    fn read(&self, stream: FileId, from: u64, most: ReadBounds) -> StreamFuture<'_, StreamRead> {
-        self.inner.read(stream, from, most)
-    }
-
-    fn state(&self, stream: FileId) -> StreamFuture<'_, StreamState> {
-        Box::pin(async move {
-            self.asked.add_permits(1);
-            drop(self.may_go.acquire().await.expect("nobody closes it"));
-            self.inner.state(stream).await
-        })
-    }
-
-    fn trim(&self, stream: FileId, before: u64) -> StreamFuture<'_, StreamState> {
-        self.inner.trim(stream, before)
-    }
-
-    fn retain(&self, stream: FileId, now: Timestamp) -> StreamFuture<'_, StreamState> {
-        self.inner.retain(stream, now)
-    }
-
-    fn close(&self, stream: FileId) -> StreamFuture<'_, StreamState> {
-        self.inner.close(stream)
-    }
-
-    fn remove(&self, stream: FileId) -> StreamFuture<'_, bool> {
-        self.inner.remove(stream)
-    }
-
-    fn list(&self, after: Option<FileId>, limit: usize) -> StreamFuture<'_, Vec<FileId>> {
-        self.inner.list(after, limit)
-    }
-}
-
 #[test]
 fn a_stream_whose_mount_goes_while_it_is_opened_keeps_its_records() {
     let (folder, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (inner, asked, may_go) = (MemoryStreams::default(), Semaphore::new(0), Semaphore::new(1));
-    let store = Arc::new(HeldUp { inner, asked, may_go });
+    let store = Arc::new(Hindered::default());
     let nx = blocking::connect(Config::new(folder.path()).stream_store(store.clone())).unwrap();
     let spec = MountSpec::new("cas-local").option("folder", there.path().display().to_string());
     let at = path("/m/s");
