@@ -13,8 +13,8 @@ use nexus::dispatch::{Interceptor, OpSet, Registration};
 use nexus::gate::{Decision, Permission};
 use nexus::{
     Caller, Config, EntryType, Errno, Error, HookContext, IoProfile, Kill, MountSpec, Op, OpId, RecordRange,
-    Records, Right, Serving, StreamSpec, StreamStart, SysRead, SysSetattr, SysWrite, Syscall, Timestamp,
-    VPath, Verdict, blocking,
+    Records, Right, Serving, StreamSpec, StreamStart, SysRead, SysSetattr, SysWrite, Syscall, VPath, Verdict,
+    blocking,
 };
 use nexus_drivers::streams::MemoryStreams;
 use nexus_kernel::hal::StreamStore;
