@@ -5,6 +5,7 @@
 //! same hash: in memory, among the rows, or in the store of another mount. All else is left as it is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use nexus_messages::syscall::Parents;
@@ -26,6 +27,9 @@ use crate::store::CommitError;
 
 /// Where entries go that had no name, below the root of their mount.
 const LOST_AND_FOUND: &str = "lost+found";
+
+/// How long a repair waits for what is done with all of its mount.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// A repair of rows, drawn up: what is done, where to, and in which words. Or why there is none.
 type Plan = Result<Planned, String>;
@@ -122,17 +126,24 @@ impl Run {
         mount: Arc<Mount>,
         path: Option<&str>,
     ) -> Result<Remedy, Halt> {
-        if mount.is_read_only() {
-            return Ok(Remedy::Left { why: format!("the mount at {} is read-only", mount.point) });
-        }
         let (kernel, at) = (&self.course.kernel, Timestamp(self.course.env().wall()));
         // Who takes the mount away, or has its names become something else, has all of it locked.
         let owner = LockOwner { agent: Caller::KERNEL.into(), since: at };
-        let lock = kernel.locks().lock(&mount.point, Mode::Write, Scope::Entry, owner).await;
-        if !kernel.is_attached(&mount) {
-            return Ok(Remedy::Left {
-                why: format!("the mount at {} is not attached any more", mount.point),
-            });
+        let lock = kernel.locks().lock(&mount.point, Mode::Write, Scope::Entry, owner);
+        let left = |why: String| Ok(Remedy::Left { why });
+        let Ok(lock) = self.course.env().timeout(LOCK_WAIT_MAX, lock).await else {
+            return left(format!("what is done with the mount at {} has not ended", mount.point));
+        };
+        // It may have gone and come since all was looked at: then it is another one, of the same entries.
+        let is_it = |there: &Arc<Mount>| {
+            (there.root, &there.zone, &there.point) == (mount.root, &mount.zone, &mount.point)
+                && !there.is_path_addressed()
+        };
+        let Some(mount) = kernel.mounts().all().into_iter().find(is_it) else {
+            return left(format!("the mount at {} is not attached any more", mount.point));
+        };
+        if mount.is_read_only() {
+            return left(format!("the mount at {} is read-only", mount.point));
         }
         let desk = Desk { course: self.course.clone(), mount: mount.clone(), tree: suspect.tree, at };
         let (of, drawn) = (suspect.clone(), desk.clone());
@@ -173,12 +184,14 @@ impl Run {
     /// Commits a repair, also when this run ends meanwhile. It may concern any name of the mount that is `locked`.
     async fn committed(&self, entry: Entry, how: String, locked: Option<(Arc<Mount>, PathGuard)>) -> Remedy {
         let (kernel, tree) = (self.course.kernel.clone(), entry.tree);
-        let mounts: Vec<_> = self.mounts.values().filter(|mount| mount.tree == tree).cloned().collect();
         let committed = Owned::from_start(self.course.env(), "repair.commit", async move {
             // Whatever is remembered of paths: what they lead to may be something else.
+            let serving = kernel.clone();
             let publish = Box::new(move |_| {
-                for mount in mounts {
-                    mount.raise_generation();
+                for mount in serving.mounts().all() {
+                    if mount.tree == tree {
+                        mount.raise_generation();
+                    }
                 }
             });
             let named = locked.iter().map(|(mount, _)| (&**mount, &mount.point, true));

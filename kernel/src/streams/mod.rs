@@ -329,8 +329,7 @@ impl Kernel {
         Ok(stream)
     }
 
-    /// Whether somebody is led to the mount.
-    pub(crate) fn is_attached(&self, mount: &Mount) -> bool {
+    fn is_attached(&self, mount: &Mount) -> bool {
         self.routes().read(|routes| routes.iter().any(|other| other.root == mount.root))
     }
 

@@ -199,13 +199,17 @@ impl Store {
 
     fn commit_all(&self, writer: &mut Writer, asked: Vec<(FileId, Ask)>) -> Vec<Result<Told, StreamError>> {
         let keeps = if asked.iter().all(|(_, ask)| ask.lets_go()) { 0 } else { KEPT_BYTES };
+        let streams: Vec<FileId> = asked.iter().map(|(stream, _)| *stream).collect();
         let mut draft = Draft::new(self, writer);
         let mut told: Vec<_> = asked.into_iter().map(|(stream, ask)| draft.ask(stream, ask)).collect();
         let Draft { buffer, last, changes, .. } = draft;
         if let Err(error) = self.write(writer, &buffer, last, keeps) {
-            // What was refused may have been so for what else was asked, and was not done.
-            for told in told.iter_mut().filter(|told| told.is_ok() || !error.is_unknown()) {
-                *told = Err(error.clone().into());
+            for (told, stream) in told.iter_mut().zip(streams) {
+                // It may have been refused for what else was asked of this stream, and was not done.
+                let is_of_it = || !error.is_unknown() && changes.contains_key(&stream);
+                if told.is_ok() || is_of_it() {
+                    *told = Err(error.clone().into());
+                }
             }
         } else {
             let segment = writer.current.number;

@@ -58,7 +58,7 @@ pub(super) use failed::Failed;
 use failed::{Attempts, Side, named, tried};
 use journal::{Journal, StateRow};
 use twins::Twins;
-use undo::{UNDO_MAX, end};
+use undo::end;
 pub(crate) use view::Migrations;
 use view::Progress;
 pub use view::{MigrateOrder, MigrationState, MigrationStatus};
@@ -435,8 +435,7 @@ impl Run {
                 }
                 self.progress.fail(&failed);
                 if let Crossing::ToRows { store, .. } = &self.crossing {
-                    // Who aborts it has its turn after this, and removes what was announced: nothing may come later.
-                    drop(store.close(UNDO_MAX).await);
+                    // Nothing more is begun of what nobody waits for any more.
                     store.give_up();
                 }
                 let store = (self.target, self.opened, self.crossing);

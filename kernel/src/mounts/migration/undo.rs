@@ -17,7 +17,7 @@ use crate::kernel::Kernel;
 use crate::mounts::attach::LOCK_WAIT_MAX;
 
 /// How long calls of the new store may take that were begun, before what they wrote is removed.
-pub(super) const UNDO_MAX: Duration = Duration::from_secs(60);
+const UNDO_MAX: Duration = Duration::from_secs(60);
 
 /// Ends the migration of the mount at `point`, whether it runs or was cut short. With `leave` nothing is asked of the new store.
 pub(super) async fn end(

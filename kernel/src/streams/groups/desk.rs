@@ -345,7 +345,10 @@ impl Desk {
                     match self.env.timeout(left, in_line).await {
                         Ok(found) => found,
                         // The first in line is not polled, and may have been told of what is there for this one.
-                        Err(_) if turn.is_none() => self.look_for(stream, ask).await,
+                        Err(_) if turn.is_none() => {
+                            let look = self.env.timeout(LINE_MAX, self.look_for(stream, ask)).await;
+                            look.map_err(|_| late())?
+                        }
                         Err(_) => return Err(late()),
                     }
                 }
@@ -518,7 +521,7 @@ impl Desk {
     /// What was given by a take was not given after all. Does not wait.
     fn untake(self: &Arc<Self>, group: &Arc<str>, member: &Member, take: u64) {
         let (group, member) = (group.clone(), member.clone());
-        self.settle_alone(move |deciding| {
+        self.settle_alone(tries_of(take), move |deciding| {
             let Ok(given) = deciding.group(&group) else { return false };
             let records = given.untake(&member, take, &[]);
             let is_any = !records.is_empty();
@@ -530,7 +533,7 @@ impl Desk {
     /// Gives back what was given by a take, which counts. Does not wait.
     fn give_back(self: &Arc<Self>, group: &Arc<str>, wish: &Wish) {
         let (group, member, take) = (group.clone(), wish.member.clone(), wish.take);
-        self.settle_alone(move |deciding| {
+        self.settle_alone(tries_of(take), move |deciding| {
             let Ok(given) = deciding.group(&group) else { return false };
             let offsets: Vec<u64> = given.taken_by(&member, take);
             let records = given.give_back(&member, &offsets.into(), Timestamp::default()).unwrap_or_default();
@@ -542,7 +545,7 @@ impl Desk {
 
     /// Frees what is tied to this life. Does not wait.
     pub(crate) fn leave(self: &Arc<Self>, life: LifeId) {
-        self.settle_alone(move |deciding| {
+        self.settle_alone(ALONE_TRIES, move |deciding| {
             let names: Vec<Arc<str>> = deciding.groups.keys().cloned().collect();
             let mut is_any = false;
             for name in names {
@@ -557,14 +560,18 @@ impl Desk {
 
     /// Decides what nobody waits for, and has it written; `act` says whether there is anything. Once more when the groups are not known, or are not any more when it is to be
     /// written: then nothing of it is done. Does not wait.
-    fn settle_alone(self: &Arc<Self>, act: impl Fn(&mut Deciding<'_>) -> bool + Send + Sync + 'static) {
+    fn settle_alone(
+        self: &Arc<Self>,
+        tries: usize,
+        act: impl Fn(&mut Deciding<'_>) -> bool + Send + Sync + 'static,
+    ) {
         let mut decided = self.decide(&act);
         if let Some((false, _)) = decided {
             return;
         }
         let desk = self.clone();
         self.env.spawn("groups.write", async move {
-            for _ in 0..ALONE_TRIES {
+            for _ in 0..tries {
                 let failed = match decided {
                     Some((false, _)) => return,
                     Some((true, batch)) => match desk.write(batch, desk.now()).await {
@@ -580,6 +587,11 @@ impl Desk {
             }
         });
     }
+}
+
+/// How often it is tried to free what was given by the take of this number. Who sends it again under its number has what it gave, and is not to lose it to a later try.
+fn tries_of(take: u64) -> usize {
+    if take == 0 { ALONE_TRIES } else { 1 }
 }
 
 /// Whoever wrote is gone, with what he ran on.
