@@ -30,7 +30,7 @@ use crate::volume::{Stop, commit_error};
 use crate::watcher::{Held, told as told_of, told_mount, told_nobody};
 
 /// How long to wait for the calls below the mount point.
-pub(super) const LOCK_WAIT_MAX: Duration = Duration::from_secs(10);
+pub(crate) const LOCK_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// How long the router may take to answer.
 pub(super) const ROUTER_MAX: Duration = Duration::from_secs(10);

@@ -37,6 +37,7 @@ use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use nexus_actors::{Behaviour, Cx, ExitReason, Handle, Message, Reply, Start};
 
+pub(crate) use attach::LOCK_WAIT_MAX;
 pub use figures::{CallTimes, DriverTimes};
 pub(crate) use guarded::Guarded;
 pub use health::{DriverCalls, DriverFailure};

@@ -5,7 +5,6 @@
 //! same hash: in memory, among the rows, or in the store of another mount. All else is left as it is.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use nexus_messages::syscall::Parents;
@@ -18,7 +17,7 @@ use super::survey::{Evidence, Suspect};
 use crate::content::{self, Hash};
 use crate::hal::{Change, Entry, Precondition, RowKey, StoreError, Table, TreeId};
 use crate::locks::{LockOwner, Mode, PathGuard, Scope};
-use crate::mounts::{Mount, Naming};
+use crate::mounts::{LOCK_WAIT_MAX, Mount, Naming};
 use crate::namespace::{
     DentryRow, Draft, InodeRow, Keeping, Placement, Rows, content_key, decode, dentry_key, encode, inode_key,
 };
@@ -27,9 +26,6 @@ use crate::store::CommitError;
 
 /// Where entries go that had no name, below the root of their mount.
 const LOST_AND_FOUND: &str = "lost+found";
-
-/// How long a repair waits for what is done with all of its mount.
-const LOCK_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// A repair of rows, drawn up: what is done, where to, and in which words. Or why there is none.
 type Plan = Result<Planned, String>;

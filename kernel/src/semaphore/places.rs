@@ -185,6 +185,14 @@ impl<W> Place<W> {
         holder
     }
 
+    /// All of those at once: there may be very many.
+    fn take_those(&mut self, are_they: impl FnMut(&Holder) -> bool) -> Vec<Holder> {
+        let gone: SmallVec<[Holder; 1]>;
+        (gone, self.holders) = mem::take(&mut self.holders).into_iter().partition(are_they);
+        self.leaving += gone.iter().map(|holder| holder.pins).sum::<u32>();
+        gone.into_vec()
+    }
+
     pub(crate) fn holders(&self) -> &[Holder] {
         &self.holders
     }
@@ -515,8 +523,7 @@ impl<K: Key, W> Places<K, W> {
         moved: &mut Moved<K, W>,
     ) -> Vec<Holder> {
         let Some(place) = self.places.get_mut(key) else { return Vec::new() };
-        let gone: Vec<Holder> = mem::take(&mut place.holders).into_iter().collect();
-        place.leaving += gone.iter().map(|holder| holder.pins).sum::<u32>();
+        let gone = place.take_those(|_| true);
         self.holders -= gone.len();
         self.settle(key, issue, now, moved);
         gone
@@ -625,10 +632,7 @@ impl<K: Key, W> Places<K, W> {
         if !place.holders.iter().any(is_over) {
             return false;
         }
-        // At once: there may be very many.
-        let (gone, held): (Vec<Holder>, _) = mem::take(&mut place.holders).into_iter().partition(is_over);
-        place.holders = held.into_iter().collect();
-        place.leaving += gone.iter().map(|holder| holder.pins).sum::<u32>();
+        let gone = place.take_those(is_over);
         self.holders -= gone.len();
         moved.lapsed.extend(gone.into_iter().map(|holder| (key.clone(), holder)));
         true

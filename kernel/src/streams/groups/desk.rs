@@ -571,7 +571,7 @@ impl Desk {
         }
         let desk = self.clone();
         self.env.spawn("groups.write", async move {
-            for _ in 0..tries {
+            for more in (0..tries).rev() {
                 let failed = match decided {
                     Some((false, _)) => return,
                     Some((true, batch)) => match desk.write(batch, desk.now()).await {
@@ -582,6 +582,9 @@ impl Desk {
                 };
                 if let Some(error) = failed {
                     tracing::debug!(%error, "what a consumer has no more is not free yet");
+                }
+                if more == 0 {
+                    return;
                 }
                 decided = desk.decide(&act);
             }
