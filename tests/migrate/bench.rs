@@ -157,9 +157,11 @@ pub(crate) fn read_host(folder: &Path) -> BTreeMap<String, Vec<u8>> {
             let path = entry.expect("it is there").path();
             let kind = fs::symlink_metadata(&path).expect("it is there");
             let name = path.strip_prefix(folder).expect("it is below").to_string_lossy().into_owned();
-            if kind.is_dir() {
+            // Files become others under hidden names, contents in a folder beside them.
+            let is_in_the_making = name == "tmp" || name.contains(".nexus-");
+            if kind.is_dir() && !is_in_the_making {
                 folders.push(path);
-            } else if kind.is_file() && !name.contains(".nexus-") {
+            } else if kind.is_file() && !is_in_the_making {
                 files.insert(format!("/{name}"), fs::read(&path).expect("it is read"));
             }
         }

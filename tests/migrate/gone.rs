@@ -72,7 +72,6 @@ fn a_migration_to_a_store_that_is_gone_can_be_given_up_and_replaced() {
         refused(bench.nx.give_up_migration(AT), ErrorKind::NotFound);
         refused(bench.nx.abort_migration(AT), ErrorKind::NotFound);
         // Nobody remembers it, and another one comes in its place.
-        let copied = read_host(&bench.host("new"));
         let bench = bench.again();
         assert!(bench.status().is_none());
         let before = bench.tree();
@@ -80,7 +79,8 @@ fn a_migration_to_a_store_that_is_gone_can_be_given_up_and_replaced() {
         bench.done();
         assert_eq!(before.len(), 60);
         assert!(bench.tree() == before);
-        assert!(read_host(&bench.host("new")) == copied);
+        let now = read_host(&bench.host("new"));
+        assert!(copied.iter().all(|(name, data)| now.get(name) == Some(data)), "nothing was asked of it");
     }
 }
 
