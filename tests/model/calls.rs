@@ -331,7 +331,7 @@ pub(crate) fn call(calls: Calls) -> impl Strategy<Value = Call> {
         count,
     });
     let at_once = prop::collection::vec(change(calls), 2..6).prop_map(|calls| Call::Batch(unrelated(calls)));
-    let crash = (change(calls), 1u64..12, 0u64..6).prop_map(|(during, change, seed)| Call::Crash {
+    let crash = (change(calls), 1u64..8, 0u64..6).prop_map(|(during, change, seed)| Call::Crash {
         during: Box::new(during),
         change,
         seed,
@@ -345,7 +345,7 @@ pub(crate) fn call(calls: Calls) -> impl Strategy<Value = Call> {
         2 => stream,
         if calls.links { 0 } else { 3 } => at_once,
         1 => Just(Call::Reopen),
-        if calls.crashes { 12 } else { 0 } => crash,
+        if calls.crashes { 25 } else { 0 } => crash,
     ]
 }
 

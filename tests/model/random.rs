@@ -287,7 +287,7 @@ fn a_transaction_does_what_its_calls_do_one_after_the_other_or_nothing() {
     let committed = check(Kind::Memory, 120, false, 40).committed.into_inner();
     println!("{committed} were committed");
     // Most are refused: they meet few paths, and one call that fails is enough.
-    assert!(committed >= 10, "{committed} were committed");
+    assert!(committed >= 5, "{committed} were committed");
 }
 
 #[test]
@@ -307,7 +307,7 @@ fn the_same_on_redb() {
 
 #[test]
 fn a_kernel_whose_power_goes_off_and_on_does_what_the_model_does() {
-    let Counted { made, unmade, .. } = check(Kind::Disk, 40, false, 10);
+    let Counted { made, unmade, .. } = check(Kind::Disk, 120, false, 10);
     let (made, unmade) = (made.into_inner(), unmade.into_inner());
     println!("in the middle of {made} calls that were made, and of {unmade} that were not");
     assert!(made > 0 && unmade > 0, "{made} were made, {unmade} were not");
