@@ -34,8 +34,9 @@ pub(crate) fn s3rver() -> Server {
         arguments: |folder: &Path, port| {
             let (folder, port) = (folder.display().to_string(), port.to_string());
             // Its continuation tokens are of a cipher that is no longer usual.
-            let legacy = "NODE_OPTIONS=--openssl-legacy-provider";
-            [legacy, "s3rver", "--directory", &folder, "--address", "127.0.0.1", "--port", &port]
+            let settled = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/s3rver-settled.cjs");
+            let options = format!("NODE_OPTIONS=--openssl-legacy-provider --require {settled:?}");
+            [&options, "s3rver", "--directory", &folder, "--address", "127.0.0.1", "--port", &port]
                 .into_iter()
                 .chain(["--configure-bucket", BUCKET])
                 .map(String::from)
