@@ -1,5 +1,6 @@
 //! A store that cannot be reached any more: it is named, and a migration that has begun to go there can be given up.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
@@ -47,6 +48,17 @@ fn give_up(bench: &Bench, driver: &str) -> MigrationStatus {
     status
 }
 
+/// Nobody asked the store that is gone to change what was copied.
+#[track_caller]
+fn still_there(copied: &BTreeMap<String, Vec<u8>>, bench: &Bench) {
+    let now = read_host(&bench.host("new"));
+    for (name, data) in copied {
+        // A write that was on its way when the store was gone may have come since: as another file, or behind what its pack held.
+        let is_kept = now.get(name).is_some_and(|now| now.starts_with(data));
+        assert!(is_kept, "{name}: {} bytes, and {:?} now", data.len(), now.get(name).map(Vec::len));
+    }
+}
+
 #[test]
 fn a_migration_to_a_store_that_is_gone_can_be_given_up_and_replaced() {
     for (bench, driver) in [(Bench::of_files(), ODD_FILES), (Bench::of_contents(), ODD_CONTENTS)] {
@@ -66,9 +78,7 @@ fn a_migration_to_a_store_that_is_gone_can_be_given_up_and_replaced() {
         let error = refused(bench.begin(other.clone()), ErrorKind::Busy).to_string();
         assert!(error.contains(&named(&bench, driver)), "{error}");
         give_up(&bench, driver);
-        // A write that was on its way when the store was gone may have come since.
-        let now = read_host(&bench.host("new"));
-        assert!(copied.iter().all(|(name, data)| now.get(name) == Some(data)), "nothing was asked of it");
+        still_there(&copied, &bench);
         refused(bench.nx.give_up_migration(AT), ErrorKind::NotFound);
         refused(bench.nx.abort_migration(AT), ErrorKind::NotFound);
         // Nobody remembers it, and another one comes in its place.
@@ -79,8 +89,7 @@ fn a_migration_to_a_store_that_is_gone_can_be_given_up_and_replaced() {
         bench.done();
         assert_eq!(before.len(), 60);
         assert!(bench.tree() == before);
-        let now = read_host(&bench.host("new"));
-        assert!(copied.iter().all(|(name, data)| now.get(name) == Some(data)), "nothing was asked of it");
+        still_there(&copied, &bench);
     }
 }
 
