@@ -89,7 +89,9 @@ fn an_overflow_is_told_on_standard_error_with_the_place_that_the_rest_is_told_fr
     let expected = format!(
         "nexus: watch /: what is in no log may be missing from here on; the rest comes from the log, as with --since {before}\n"
     );
-    assert_eq!(String::from_utf8_lossy(&ended.stderr), expected);
+    // It may have read on before its own reader held it up, and then it is told twice.
+    let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(!told.is_empty() && told.replace(&expected, "").is_empty(), "{told}");
     owner.shutdown().expect("it ends");
 }
 
