@@ -257,6 +257,11 @@ impl Nexus {
         self.0.kernel()
     }
 
+    /// As [`crate::Nexus::is_last_client`].
+    pub fn is_last_client(&self) -> bool {
+        self.0.is_last_client()
+    }
+
     /// As [`crate::Nexus::serving`].
     ///
     /// # Errors

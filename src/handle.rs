@@ -229,6 +229,12 @@ impl Nexus {
         }
     }
 
+    /// Whether nobody else was [attached](crate::attach()) when this handle was, to a kernel that [ends with its last client](Self::unused): what is in no more than its
+    /// memory may then end with this handle. False where the kernel is in this process.
+    pub fn is_last_client(&self) -> bool {
+        matches!(&self.link, Link::Remote(remote) if remote.is_last())
+    }
+
     /// How the socket of the data folder is used; none when it is not [served](Config::serve).
     ///
     /// # Errors

@@ -83,6 +83,11 @@ impl Remote {
         &self.granted
     }
 
+    /// Whether the kernel ends with its last client, and nobody else was there when the connection was made that there is now, or was last.
+    pub(crate) fn is_last(&self) -> bool {
+        self.reach.connection.lock().is_last
+    }
+
     /// What is set when the connection is lost that there is now, or was last.
     pub(crate) fn cut(&self) -> Latch<()> {
         self.reach.connection.lock().cut()

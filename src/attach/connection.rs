@@ -84,6 +84,8 @@ pub(super) enum Lost {
 pub(super) struct Connection {
     /// As whom the server took us, this time.
     pub(super) granted: Caller,
+    /// Whether the kernel ends with its last client, and nobody else was there.
+    pub(super) is_last: bool,
     lines: Mutex<Lines>,
     numbers: AtomicU64,
     /// One for each call that may be under way, those apart that wait for others.
@@ -322,6 +324,7 @@ async fn greet(folder: &Path) -> Result<(Arc<Connection>, Arc<UnixStream>, Inbox
             inbox.widen();
             let connection = Arc::new(Connection {
                 granted: welcome.granted.clone(),
+                is_last: welcome.is_last,
                 lines: Mutex::new(lines),
                 numbers: AtomicU64::new(1),
                 places: Semaphore::new((welcome.in_flight_max as usize).min(Semaphore::MAX_PERMITS)),

@@ -19,7 +19,7 @@ use super::wire::{Message, WireError};
 const MAGIC: [u8; 8] = *b"nexus\0s\x01";
 
 /// The protocol. Raised with every change of a frame, or of a structure that travels.
-pub(crate) const PROTOCOL: u32 = 16;
+pub(crate) const PROTOCOL: u32 = 17;
 
 /// The version of this program. What travels are its structures, so both ends have the same.
 pub(crate) const PRODUCT: &str = env!("CARGO_PKG_VERSION");
@@ -85,6 +85,8 @@ pub(crate) struct Welcome {
     pub(crate) granted: Caller,
     /// How many calls it may have under way.
     pub(crate) in_flight_max: u32,
+    /// Whether the kernel ends with its last client, and nobody else is there.
+    pub(crate) is_last: bool,
 }
 
 impl Welcome {

@@ -9,7 +9,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -55,6 +55,8 @@ pub(super) struct Shared {
     places_max: u32,
     /// Told when a client has gone.
     left: Arc<Notify>,
+    /// Whether the kernel ends with its last client.
+    while_used: AtomicBool,
     /// Whether nobody is taken any more because nobody was there. Held while one is taken, so that none is there when it is set.
     is_over: Mutex<bool>,
 }
@@ -125,6 +127,7 @@ impl Server {
             places: Arc::new(Semaphore::new(places_max as usize)),
             places_max,
             left: Arc::default(),
+            while_used: AtomicBool::new(false),
             is_over: Mutex::new(false),
         });
         let (bound, listener) = Bound::new(folder)?;
@@ -145,6 +148,7 @@ impl Server {
     /// Waits until nobody is there: until the last has gone, or when nobody comes within `first`. From then on nobody is taken.
     pub(crate) async fn unused(&self, first: Duration) {
         let shared = &self.shared;
+        shared.while_used.store(true, Ordering::Relaxed);
         if shared.counts.accepted.load(Ordering::Relaxed) == 0 {
             // Who comes and goes meanwhile is told of.
             let _ = shared.env.timeout(first, shared.left.notified()).await;
@@ -157,7 +161,7 @@ impl Server {
     pub(crate) fn stats(&self) -> ServingStats {
         let counts = &self.shared.counts;
         ServingStats {
-            connections: self.shared.places_max as usize - self.shared.places.available_permits(),
+            connections: self.shared.clients(),
             calls: counts.calls.load(Ordering::Relaxed),
             served: counts.served.load(Ordering::Relaxed),
             accepted: counts.accepted.load(Ordering::Relaxed),
@@ -168,10 +172,20 @@ impl Server {
 }
 
 impl Shared {
+    /// How many clients are there.
+    fn clients(&self) -> usize {
+        self.places_max as usize - self.places.available_permits()
+    }
+
+    /// Whether the kernel ends with the one client that is there.
+    pub(super) fn ends_with_one(&self) -> bool {
+        self.while_used.load(Ordering::Relaxed) && self.clients() == 1
+    }
+
     /// Takes nobody any more, if nobody is there; whether that is so.
     fn close_unused(&self) -> bool {
         let mut is_over = self.is_over.lock();
-        *is_over = self.places.available_permits() == self.places_max as usize;
+        *is_over = self.clients() == 0;
         *is_over
     }
 

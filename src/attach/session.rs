@@ -299,8 +299,9 @@ impl Session {
         let refused = match read_hello(payload) {
             Some(client) if client == own => {
                 let granted = (*self.shared.granted).clone();
-                let welcome = Welcome { granted, in_flight_max: self.shared.in_flight_max }.write()?;
-                self.outbox.push_frame(Kind::Welcome, 0, &welcome);
+                let (in_flight_max, is_last) = (self.shared.in_flight_max, self.shared.ends_with_one());
+                let welcome = Welcome { granted, in_flight_max, is_last };
+                self.outbox.push_frame(Kind::Welcome, 0, &welcome.write()?);
                 self.inbox.widen();
                 self.state = State::Open;
                 return Ok(());

@@ -4,8 +4,10 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::thread;
 
+use nexus::blocking;
 use serde_json::{Value, json};
 
+use crate::children::until;
 use crate::fixture::{Nexus, end};
 use crate::serving::Serving;
 
@@ -112,6 +114,8 @@ fn what_would_be_gone_with_the_command_is_not_taken() {
     nexus.good("stream make /s --kind memory");
     for (line, at) in [("pipe write /p", "/p"), ("pipe write /p --wait 5s", "/p"), ("stream append /s", "/s")]
     {
+        // The owner that the one before has started may be there for a moment yet.
+        until("nobody owns the folder", || nexus.is_free());
         let refused = nexus.feed(line, "hello");
         assert_eq!((refused.status, &*refused.out), (1, ""), "{refused:?}");
         assert!(refused.err.starts_with(&format!("nexus: write {at}: ")), "{refused:?}");
@@ -132,6 +136,25 @@ fn what_would_be_gone_with_the_command_is_not_taken() {
     }
     let shell = nexus.feed("shell", "stream append /s two\nstream tail /s -n 1\n");
     assert_eq!((shell.status, &*shell.out, &*shell.err), (0, "two\n", ""));
+}
+
+#[test]
+fn what_ends_with_the_last_client_is_not_taken_from_it() {
+    let nexus = Nexus::new();
+    nexus.good("stream make /s --kind memory");
+    // As one that a command has started, who has gone by now.
+    let serving = Serving::start(&nexus, &["serve", "--while-used"]);
+    let refused = nexus.run("stream append /s hello");
+    assert!(refused.status == 1 && refused.err.contains("start `nexus serve`"), "{refused:?}");
+    assert_eq!(serving.ended(), Some(0));
+
+    let _serving = Serving::start(&nexus, &["serve", "--while-used"]);
+    let other = blocking::attach(nexus.data()).expect("it serves");
+    assert!(other.is_last_client());
+    nexus.good("stream append /s hello");
+    let again = blocking::attach(nexus.data()).expect("it serves");
+    assert!(!again.is_last_client(), "who could read it is there");
+    assert_eq!(nexus.good("stream read /s"), "hello\n");
 }
 
 #[cfg(target_os = "linux")]

@@ -69,8 +69,8 @@ pub(crate) fn patience(command: &Command) -> Duration {
     waits.map_or(Duration::MAX, |waits| waits.max(line::TURN_WITHIN))
 }
 
-/// Refuses a message or a record that would be acknowledged and gone: in the memory of this process, or of an owner that was `started` for this command and ends with it,
-/// where nobody else is who could read it.
+/// Refuses a message or a record that would be acknowledged and gone: in the memory of this process, or of an owner that was `started` for this command or another one and
+/// ends with it, where nobody else is who could read it.
 pub(crate) async fn would_last(session: &Session, started: bool, command: &Command) -> Outcome {
     let (at, what) = match command {
         Command::Pipe(PipeArgs { command: PipeCommand::Write(args) }) => (&args.path, "message"),
@@ -78,7 +78,7 @@ pub(crate) async fn would_last(session: &Session, started: bool, command: &Comma
         _ => return Ok(()),
     };
     // Somebody else has the kernel, and goes on.
-    if !started && session.nx.kernel().is_err() {
+    if !started && !session.nx.is_last_client() && session.nx.kernel().is_err() {
         return Ok(());
     }
     let at = path(Op::Write, at)?;

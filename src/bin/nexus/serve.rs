@@ -86,19 +86,21 @@ async fn wait(out: &Output, nx: &Nexus, args: &ServeArgs, data: &Path) -> Outcom
     let process = std::process::id();
     let whom =
         args.agent.as_ref().map_or_else(|| "administrators".into(), |name| format!("the agent {name}"));
+    let mut unused = Box::pin(async {
+        match args.while_used {
+            true => nx.unused(USED_WITHIN).await,
+            false => pending().await,
+        }
+    });
+    // Who comes from now on is told that it ends with its last client.
+    let _ = futures_util::poll!(&mut unused);
     let told = json!({ "data": data, "socket": socket, "process": process, "agent": args.agent });
     out.either(
         &told,
         format_args!("serving {} to {whom} at {}, process {process}", data.display(), socket.display()),
     )?;
     out.flush()?;
-    let unused = async {
-        match args.while_used {
-            true => nx.unused(USED_WITHIN).await,
-            false => pending().await,
-        }
-    };
-    let asked = select(Box::pin(signals.next()), Box::pin(unused));
+    let asked = select(Box::pin(signals.next()), unused);
     let ended = match select(asked, Box::pin(nx.ended())).await {
         Either::Left((Either::Left((Some(_), _)), _)) => return Ok(()),
         // Who listens for signals has ended with the kernel.
