@@ -51,7 +51,8 @@ fn nothing_runs(nx: &blocking::Nexus) {
 fn a_start_that_is_given_up_anywhere_leaves_nothing() {
     let nx = in_memory();
     let folder = tempfile::tempdir().unwrap();
-    let spec = || connected(script(folder.path(), "echo said\necho wrong >&2\nexec sleep 1000\n"));
+    // What it says last is waited for before it is killed.
+    let spec = || connected(script(folder.path(), "echo wrong >&2\necho said\nexec sleep 1000\n"));
     for far in 0.. {
         {
             let mut start = pin!(nx.as_async().spawn(spec()));

@@ -12,6 +12,7 @@ use nexus::dispatch::{Interceptor, OpSet, Registration};
 use nexus::{Config, HookContext, Op, Serving, Verdict, blocking};
 
 use crate::fixture::Nexus;
+use crate::halted::until_halted;
 
 /// Longer than anything takes here.
 const LONG: Duration = Duration::from_secs(60);
@@ -201,7 +202,10 @@ fn a_signal_ends_it_when_whoever_runs_the_command_does_not_answer() {
         let mut run = nexus.command(["run", "--", "sleep", "1000"]);
         let mut run = Running(run.stderr(Stdio::piped()).spawn().expect("it starts"));
         until("the command runs", || listed(&nexus).iter().any(|child| child["state"] == "running"));
-        assert!(serving.signal("STOP") && run.signal(signal.0));
+        assert!(serving.signal("STOP"));
+        // Until then it may hand on what comes, and be halted before it tells of the end.
+        until_halted(serving.0.id());
+        assert!(run.signal(signal.0));
         until("it ends", || run.has_ended());
         assert_eq!(run.wait().code(), Some(128 + signal.1));
         assert!(serving.signal("CONT"));

@@ -2,6 +2,8 @@
 #![cfg(feature = "cli")]
 
 mod fixture;
+#[path = "../common/halted.rs"]
+mod halted;
 mod host;
 #[path = "../common/rows.rs"]
 #[allow(dead_code, reason = "other tests look into rows as well")]

@@ -8,6 +8,8 @@
 pub(crate) mod azure;
 #[allow(dead_code, reason = "each target uses a part of it")]
 pub(crate) mod certificates;
+#[path = "../../../tests/common/halted.rs"]
+mod halted;
 #[allow(dead_code, reason = "each target uses a part of it")]
 pub(crate) mod proxy;
 #[cfg(feature = "s3")]
@@ -93,6 +95,7 @@ impl Server {
     /// Stops it in the middle of what it does: it keeps its connections, and answers nothing until it is [resumed](Self::resume).
     pub(crate) fn pause(&self) {
         self.signal("STOP");
+        halted::until_halted(self.child.as_ref().expect("it runs").id());
     }
 
     /// Lets it go on.
