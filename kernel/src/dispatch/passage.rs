@@ -499,8 +499,9 @@ impl Passage {
                 if number != broken.number && service.versions.contains(&number) {
                     return Some(now);
                 }
-                // Also one that came since, of whose hooks the call does not know, may make room for the one before.
-                if !now.generation.is_on_probation() {
+                // Also one that came since, of whose hooks the call does not know, may make room for the one before. It is on probation no more once it has: then it
+                // serves no more.
+                if !now.generation.is_on_probation() && slot.generation() == now.generation() {
                     return None;
                 }
                 drop(now);

@@ -248,7 +248,14 @@ impl<S: Service> ServiceRef<S> {
             let seen = enlisted.slot.generation();
             match now(enlisted) {
                 Some(number) if number != from.number => return true,
-                Some(_) if !from.is_on_probation() && !enlisted.is_changing() => return false,
+                // Once the version before is back, it is on probation no more, and another one serves than a moment ago.
+                Some(_)
+                    if !from.is_on_probation()
+                        && !enlisted.is_changing()
+                        && enlisted.slot.generation() == seen =>
+                {
+                    return false;
+                }
                 _ => {}
             }
             if env.timeout(left.min(SWAP_BACK_MAX), enlisted.slot.replaced(seen)).await.is_err() {

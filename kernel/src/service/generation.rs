@@ -210,8 +210,8 @@ impl Generation {
     }
 
     pub(crate) fn is_on_probation(&self) -> bool {
-        // Orders nothing: who misses its end waits in vain for a moment.
-        self.probation.load(Ordering::Relaxed)
+        // Acquire: who sees that it has failed sees that another version serves. Who misses its end waits in vain for a moment.
+        self.probation.load(Ordering::Acquire)
     }
 
     pub(crate) fn begin_probation(&self) {
@@ -231,7 +231,8 @@ impl Generation {
     /// The version before is back. What waits in the mailbox of this one goes there when it is stopped.
     pub(crate) fn fail_probation(&self) {
         let _broke = self.broke.lock();
-        self.probation.store(false, Ordering::Relaxed);
+        // Release: the version before was published before.
+        self.probation.store(false, Ordering::Release);
     }
 
     /// Waits until it has done what it was told before this, which nobody else waits for: at most for `limit`. Who told it must have left.
