@@ -8,9 +8,12 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use nexus::blocking::{self, Nexus};
+use nexus::gate::{Decision, Permission};
 use nexus::{
-    Config, DirEntry, EntryType, ErrorKind, MountSpec, Result, SysSetattr, SysUnlink, SysWrite, VPath,
+    Caller, Config, DirEntry, EntryType, ErrorKind, MountSpec, Result, Right, SysSetattr, SysUnlink,
+    SysWrite, VPath,
 };
 use nexus_drivers::memory::MemoryMetastore;
 use nexus_kernel::hal::{Metastore, RowKey, Table};
@@ -370,4 +373,41 @@ fn what_is_written_while_a_mount_comes_and_goes_is_on_one_side_of_it() {
         assert_eq!(under.intersection(&over).collect::<Vec<_>>(), ["kept"]);
         assert_eq!(under.len() + over.len(), OWNERS * (ROUNDS / 3) + 2);
     }
+}
+
+/// Puts a link to `/d` in the place of `/a`, when a listing has come to what is in there.
+struct Swaps {
+    nx: nexus::Nexus,
+    done: AtomicBool,
+}
+
+impl Permission for Swaps {
+    fn check(&self, _: &Caller, right: Right, at: &VPath) -> Decision {
+        if right != Right::Read || at.as_str() != "/a/b" || self.done.swap(true, Ordering::Relaxed) {
+            return Decision::Allow;
+        }
+        let nx = self.nx.clone();
+        let swap = async move {
+            nx.rename("/a", "/c").await.expect("it moves");
+            nx.link("/a", "/d").await.expect("its name is free");
+            Ok(())
+        };
+        Decision::Slow(swap.boxed())
+    }
+}
+
+#[test]
+fn what_a_link_leads_to_that_comes_while_it_is_listed_is_listed_once() {
+    let nx = blocking::connect(Config::in_memory()).expect("it boots");
+    nx.write("/a/b/x", "").expect("it writes");
+    nx.write("/d/b/y", "").expect("it writes");
+    let swaps = Swaps { nx: nx.as_async().clone(), done: AtomicBool::new(false) };
+    nx.set_permission(Some(Arc::new(swaps))).expect("it is the administrator's");
+    // Who owns what is listed is not asked.
+    let reader = nx.agent("reader").expect("a name");
+    let listed: Vec<DirEntry> = reader.walk("/").collect::<Result<_>>().expect("it lists");
+    let listed: Vec<_> = listed.iter().map(|entry| entry.path.as_str()).collect();
+    assert_eq!(listed, ["/a", "/a/b", "/d", "/d/b", "/d/b/y"]);
+    nx.set_permission(None).expect("it is the administrator's");
+    nx.shutdown().expect("it stops");
 }

@@ -191,7 +191,8 @@ async fn resume(
     Ok(levels)
 }
 
-/// The directory at `path`, to be listed after the name `after`; none when it is no longer one, or may not be listed.
+/// The directory at `path`, to be listed after the name `after`; none when it is no longer one, or may not be listed. A link that has come on the way since leads elsewhere:
+/// what is there is listed where it is.
 async fn open(
     kernel: &Arc<Kernel>,
     caller: &Arc<Caller>,
@@ -207,7 +208,7 @@ async fn open(
     if allow(kernel, caller, SysReaddir::OP, Right::List, &located).await.is_err() {
         return Ok(None);
     }
-    let directory = located.node.filter(|node| node.metadata.is_directory());
+    let directory = located.node.filter(|node| node.metadata.is_directory() && located.site.path == *path);
     Ok(directory.map(|node| Level::new(located.site, node, after, as_of)))
 }
 
