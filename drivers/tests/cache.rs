@@ -31,6 +31,13 @@ fn the_cache_in_memory_conforms() {
 }
 
 #[test]
+fn a_queue_without_room_is_one_of_one_message() {
+    let (clock, _) = clock();
+    let cache = MemoryCache::new(&CacheConfig::default().queue_max(0), clock);
+    nexus_actors::block_on(cache.subscribe("topic", 5)).expect("there is room");
+}
+
+#[test]
 fn the_null_cache_conforms() {
     check(&|| Subject::keeping_nothing(NullCache)).assert_passed();
 }

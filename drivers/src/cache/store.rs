@@ -64,7 +64,7 @@ impl CacheStore for MemoryCache {
     }
 
     fn subscribe<'a>(&'a self, topic: &'a str, bound: usize) -> StoreFuture<'a, Box<dyn Subscription>> {
-        let listening = self.topics.subscribe(topic, bound.clamp(1, self.queue_max));
+        let listening = self.topics.subscribe(topic, bound.clamp(1, self.queue_max.max(1)));
         ready(Box::new(listening) as Box<dyn Subscription>)
     }
 }

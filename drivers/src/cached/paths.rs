@@ -114,6 +114,11 @@ impl CachedPaths {
         !self.caching.age.is_zero()
     }
 
+    /// Whether a listing says of each file what a look at it says, and names all that are there. Those of a connector need not: a service lists some of what it has, and without its size.
+    fn learns_from_listings(&self) -> bool {
+        self.remembers() && self.inner.connector().is_none()
+    }
+
     /// What callers are told: an identity only where each file has one from its first moment on.
     pub(super) fn plain(&self, mut info: ObjectInfo) -> ObjectInfo {
         if self.caching.write_back {
@@ -136,7 +141,7 @@ impl CachedPaths {
         if let Some(known) = self.known(path) {
             return known;
         }
-        if self.remembers() && !path.is_empty() {
+        if self.learns_from_listings() && !path.is_empty() {
             let folder = parent(path);
             let is_large = self.place.table().is_large(folder, self.age());
             if !is_large {
@@ -176,7 +181,8 @@ impl CachedPaths {
             return;
         }
         let is_whole = !page.more && page.unnameable == 0;
-        let children = is_whole.then(|| page.entries.iter().cloned().collect::<BTreeMap<_, _>>());
+        let children = (is_whole && self.learns_from_listings())
+            .then(|| page.entries.iter().cloned().collect::<BTreeMap<_, _>>());
         table.learn_folder(folder, children, now);
     }
 

@@ -152,8 +152,19 @@ fn parse<T: DeserializeOwned>(name: &str, text: &str) -> Result<T, StoreError> {
     })
 }
 
-/// What a parser says, without the texts that it quotes: one that stands where it should not may be a credential.
+/// What parsers name a value by that they quote in backticks.
+const KINDS: [&str; 4] = ["integer `", "floating point `", "boolean `", "character `"];
+
+/// What a parser says, without the values that it quotes: one that stands where it should not may be a credential.
 fn without_values(said: &str) -> String {
+    let mut said = said.to_owned();
+    for kind in KINDS {
+        if let Some((before, rest)) = said.split_once(kind)
+            && let Some((_, after)) = rest.split_once('`')
+        {
+            said = format!("{before}{kind}..`{after}");
+        }
+    }
     let (mut told, mut is_quoted, mut is_escaped) = (String::new(), false, false);
     for c in said.chars() {
         let is_quote = c == '"' && !is_escaped;
@@ -319,6 +330,24 @@ mod tests {
             ((*key).to_owned(), Parameter { about: String::new(), default })
         });
         Reading::new("d.toml".into(), spec, &declared.collect())
+    }
+
+    #[test]
+    fn no_value_of_a_description_is_told() {
+        #[derive(Debug, serde::Deserialize)]
+        #[expect(dead_code, reason = "it is read, and no more")]
+        struct Login {
+            token: String,
+        }
+        for (name, text) in [
+            ("d.toml", "token = 123456789"),
+            ("d.toml", "token = 123456789.5"),
+            ("d.toml", "token = [\"123456789\"]"),
+            ("d.json", r#"{"token": 123456789}"#),
+        ] {
+            let error = parse::<Login>(name, text).unwrap_err().to_string();
+            assert!(!error.contains("123456789") && error.contains("expected a string"), "{error}");
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
 use parking_lot::Mutex;
 
-use super::failure::{of_the_backend, of_the_call};
+use super::failure::of_the_call;
 use super::listing::Item;
 use super::pattern::Vars;
 use super::routes::{Route, Routes};
@@ -263,14 +263,15 @@ impl<B: Backend> Tree<B> {
             (None, Some(size), Some(modified)) if by_time => Some(tag_by_time(size, modified)),
             _ => None,
         };
-        match (item.size, tag) {
-            (Some(size), Some(tag)) => Entry::File(ObjectInfo::new(EntryType::Reg, size, tag, modified)),
-            _ if vague => Entry::Vague,
-            (size, tag) => {
-                let tag = tag.unwrap_or_else(|| ContentId::Tag("listed".into()));
-                Entry::File(ObjectInfo::new(EntryType::Reg, size.unwrap_or(0), tag, modified))
-            }
-        }
+        let (size, tag) = match (item.size, tag) {
+            (Some(size), Some(tag)) => (size, tag),
+            _ if vague => return Entry::Vague,
+            (size, tag) => (size.unwrap_or(0), tag.unwrap_or_else(|| ContentId::Tag("listed".into()))),
+        };
+        let mut info = ObjectInfo::new(EntryType::Reg, size, tag, modified);
+        // Two contents of one size may be of one time, as exactly as that is told.
+        info.told_apart = item.tag.is_some();
+        Entry::File(info)
     }
 
     /// Refuses when something on the way to the path of these names is a file.
@@ -348,8 +349,8 @@ impl<B: Backend> Tree<B> {
                 return Ok((bytes, info));
             }
         }
-        let cause = "it is of another size than its listing says";
-        Err(of_the_backend(false, format!("reading {:?}", call.path), cause))
+        // It is changed faster than it is read; the backend is well.
+        Err(StoreError::Locked { what: call.path.into() })
     }
 
     /// Refuses to make a file where one cannot be, or where a folder is.

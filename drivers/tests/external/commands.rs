@@ -10,7 +10,7 @@ use nexus_kernel::hal::{ObjectStore, PathWrite, StoreError};
 use nexus_messages::ErrorKind;
 use tempfile::TempDir;
 
-use crate::subjects::{command, delete, env, list, open, paths, read, try_open, write};
+use crate::subjects::{command, delete, env, list, names, open, paths, read, try_open, write};
 
 /// A script that does what the name of a file says. It is started as a program: the description has no shell.
 const SCRIPT: &str = r#"#!/bin/sh
@@ -237,4 +237,47 @@ fn a_program_that_is_not_there_is_told_when_it_is_mounted() {
     let text = "program = \"cat\"\n[[route]]\npath = \"a\"\nlist = { args = [] }";
     let error = try_open(&command(folder.path(), text)).expect_err("refused").to_string();
     assert!(error.contains("list: it needs json or records"), "{error}");
+}
+
+/// What a folder lists need not be all that is in it, nor say how large that is.
+#[test]
+fn a_cached_connector_is_asked_for_each_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = r#"
+program = "/bin/echo"
+
+[[route]]
+path = "f/{name}"
+read = { args = ["{name}"] }
+
+[[route]]
+path = "f"
+list = { args = ["listed"], records = { fields = ["name"] } }
+"#;
+    let store = open(&command(folder.path(), text).option("cache_age_ms", "600000"));
+    assert_eq!(names(&*store, "f"), ["listed"]);
+    for (path, length) in [("f/listed", 7), ("f/another", 8)] {
+        let info = block_on(paths(&*store).stat(path)).expect("it is there");
+        assert_eq!(info.size, length, "{path}");
+    }
+}
+
+#[test]
+fn contents_of_one_size_and_second_are_not_told_apart_by_a_listing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = r#"
+program = "/bin/echo"
+
+[[route]]
+path = "{name}"
+stat = "listing"
+read = { args = ["content"] }
+
+[[route]]
+path = ""
+list = { args = ["8\t1700000000\tf"], records = { fields = ["size", "modified", "name"] } }
+"#;
+    let store = open(&command(folder.path(), text));
+    let info = block_on(paths(&*store).stat("f")).expect("it is there");
+    assert!(info.size == 8 && !info.told_apart, "{info:?}");
 }

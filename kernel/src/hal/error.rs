@@ -222,12 +222,14 @@ impl StoreError {
             Self::Closed => ErrorKind::Down,
             Self::NotSupported { .. } => ErrorKind::NotSupported,
             Self::BadOption { .. } => ErrorKind::InvalidArgument,
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                ErrorKind::PermissionDenied
-            }
-            Self::Io { .. } | Self::Backend { .. } | Self::Unknown { .. } | Self::Doubtful { .. } => {
-                ErrorKind::Io
-            }
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+                io::ErrorKind::FileTooLarge => ErrorKind::TooLarge,
+                io::ErrorKind::ResourceBusy => ErrorKind::Busy,
+                io::ErrorKind::Unsupported => ErrorKind::NotSupported,
+                _ => ErrorKind::Io,
+            },
+            Self::Backend { .. } | Self::Unknown { .. } | Self::Doubtful { .. } => ErrorKind::Io,
             Self::Panicked { .. } => ErrorKind::Crashed,
             Self::TimedOut { .. } => ErrorKind::TimedOut,
             Self::Unmounted { .. } => ErrorKind::NoMount,
@@ -289,6 +291,16 @@ mod tests {
         for errno in [5, 6, 19, 110, 112, 116] {
             let error = StoreError::io("x", io::Error::from_raw_os_error(errno));
             assert!(error.is_backend_failure(), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_call_is_told_as_what_it_is() {
+        let kinds = [(27, ErrorKind::TooLarge), (16, ErrorKind::Busy), (95, ErrorKind::NotSupported)];
+        for (errno, kind) in kinds.into_iter().chain([(13, ErrorKind::PermissionDenied), (5, ErrorKind::Io)])
+        {
+            let error = StoreError::io("x", io::Error::from_raw_os_error(errno));
+            assert_eq!(error.kind(), kind, "{error:?}");
         }
     }
 

@@ -150,6 +150,9 @@ impl RedisConfig {
         if options.contains_key("socket") && (options.contains_key("host") || options.contains_key("port")) {
             return Err(bad("socket: it is given beside host or port"));
         }
+        if config.ca_file.is_some() && !config.tls {
+            return Err(bad("ca_file: the way is not encrypted: tls is not true"));
+        }
         if config.tls && matches!(config.server, Server::Unix(_)) {
             return Err(bad("tls: a unix socket is not encrypted"));
         }
@@ -258,7 +261,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let wrong: [(&[(&str, &str)], &str); 7] = [
+        let wrong: [(&[(&str, &str)], &str); 8] = [
             (&[("prot", "1")], "prot"),
             (&[("port", "70000")], "port"),
             (&[("calls_max", "0")], "calls_max"),
@@ -266,6 +269,7 @@ mod tests {
             (&[("tls", "1")], "tls"),
             (&[("url", "unix:///s"), ("tls", "true")], "tls"),
             (&[("url", "nonsense")], "url"),
+            (&[("host", "there"), ("ca_file", "/c")], "ca_file"),
         ];
         for (given, named) in wrong {
             let error = options(given).unwrap_err().to_string();

@@ -139,7 +139,8 @@ impl Link {
         self.known(what).unwrap_or(Err(StoreError::Closed))
     }
 
-    fn known(&self, what: &str) -> Option<Result<MultiplexedConnection, StoreError>> {
+    /// The connection, or why there is none; neither before the first one was tried.
+    pub(super) fn known(&self, what: &str) -> Option<Result<MultiplexedConnection, StoreError>> {
         match &*self.state.lock() {
             State::Starting => None,
             State::Up(connection) => Some(Ok(connection.clone())),

@@ -61,7 +61,7 @@ impl Listening {
     }
 }
 
-const SUBSCRIBE: &str = "subscribing";
+pub(super) const SUBSCRIBE: &str = "subscribing";
 
 struct Task {
     link: Arc<Link>,

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::config::RedisConfig;
 use super::link::Link;
-use super::listening::Listening;
+use super::listening::{Listening, SUBSCRIBE};
 
 /// Longer than this is for ever: servers refuse times that they cannot count.
 const TTL_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
@@ -128,6 +128,9 @@ impl CacheStore for RedisCache {
 
     fn subscribe<'a>(&'a self, topic: &'a str, bound: usize) -> StoreFuture<'a, Box<dyn Subscription>> {
         Box::pin(async move {
+            if let Some(Err(down)) = self.link.known(SUBSCRIBE) {
+                return Err(down);
+            }
             let place = self.listeners.clone().try_acquire_owned().map_err(|_| StoreError::Full)?;
             let bound = bound.clamp(1, self.link.config.queue_max.max(1));
             let listening = Listening::start(&self.link, self.name(topic), bound, place).await?;

@@ -262,7 +262,7 @@ impl Program {
             }
             Stopped::LeftOpen => {
                 let cause = "the program ended, and what it started holds its outputs: that was killed";
-                of_the_backend(doing.changing, what, cause)
+                broken_off(doing, cause.into())
             }
             Stopped::Lost(cause) => of_the_backend(doing.changing, what, cause.clone()),
         }
@@ -354,7 +354,8 @@ impl Backend for Program {
                 |cause: String| of_the_backend(false, doing.in_words(), scrubbed(&cause, &self.scrubbed));
             let (items, unreadable) = list.items(&output).map_err(wrong)?;
             if items.len() > self.items_max {
-                return Err(wrong(format!("it has more than {} names", self.items_max)));
+                let cause = format!("it has more than {} names", self.items_max);
+                return Err(of_the_call(IoKind::FileTooLarge, doing.in_words(), cause));
             }
             Ok(Listed { items, unreadable })
         })

@@ -44,6 +44,9 @@ const REFUSED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 /// After how long a server that failed otherwise is asked again.
 const FAILED: Duration = Duration::from_secs(1);
 
+/// How long the answer with a token may be.
+const TOKEN_BYTES_MAX: u64 = 256 * 1024;
+
 const WHAT: &str = "asking for a token";
 
 /// What a description gives to ask for tokens.
@@ -257,7 +260,10 @@ impl OAuth {
     /// Asks once: a refresh token may be good for one request alone.
     async fn granted(&self) -> Result<Arc<Token>, Failed> {
         let began = self.wire.env.now();
-        let answer = self.wire.exchange(self.request(), self.timeout, self.timeout).await;
+        // Whatever the bounds of contents are: a refresh token that came instead of the one that was used is not to be lost with its answer.
+        let exchanged =
+            self.wire.exchange_within(TOKEN_BYTES_MAX, self.request(), self.timeout, self.timeout);
+        let answer = exchanged.await;
         let answer = answer.map_err(|lost| {
             let cause = match lost {
                 Lost::Late => {

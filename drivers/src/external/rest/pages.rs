@@ -1,6 +1,7 @@
 //! Listings that come in pages: all of them, within bounds.
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::time::Instant;
 
 use nexus_kernel::hal::StoreError;
@@ -8,7 +9,7 @@ use reqwest::Url;
 use reqwest::header::{HeaderMap, LINK};
 use serde_json::Value;
 
-use super::super::failure::of_the_backend;
+use super::super::failure::{of_the_backend, of_the_call};
 use super::super::listing::text;
 use super::super::tree::Listed;
 use super::asks::ListAsks;
@@ -35,6 +36,8 @@ pub(super) async fn listed(
     deadline: Instant,
 ) -> Result<Listed, StoreError> {
     let wrong = |cause: String| of_the_backend(false, format!("{WHAT} {path:?}"), cause);
+    // The server is well, and so is what is asked of other folders.
+    let too_large = |cause: String| of_the_call(ErrorKind::FileTooLarge, format!("{WHAT} {path:?}"), cause);
     let (mut listed, mut seen, mut nth) = (Listed::default(), HashSet::new(), 0);
     let mut next = Some(page_url(&first, asks.pages.as_ref(), nth));
     while let Some(url) = next {
@@ -42,7 +45,7 @@ pub(super) async fn listed(
             return Err(wrong("its pages lead in a circle".into()));
         }
         if seen.len() > bounds.pages {
-            return Err(wrong(format!("it has more than {} pages", bounds.pages)));
+            return Err(too_large(format!("it has more than {} pages", bounds.pages)));
         }
         let page = client.get(url.clone(), asks.place.accept.as_ref(), WHAT, path, deadline).await?;
         let answer: Value = match page.body.is_empty() {
@@ -52,7 +55,7 @@ pub(super) async fn listed(
         let (items, count) = asks.fields.items(&answer, &asks.names).map_err(wrong)?;
         listed.items.extend(items);
         if listed.items.len() > bounds.items {
-            return Err(wrong(format!("it has more than {} names", bounds.items)));
+            return Err(too_large(format!("it has more than {} names", bounds.items)));
         }
         if listed.items.len() >= enough {
             break;

@@ -95,12 +95,22 @@ impl Wire {
         begins: Duration,
         limit: Duration,
     ) -> Result<Answer, Lost> {
+        self.exchange_within(self.body_max, request, begins, limit).await
+    }
+
+    /// As [`exchange`](Self::exchange), of which the answer may have so many bytes.
+    pub(super) async fn exchange_within(
+        &self,
+        body_max: u64,
+        request: Request,
+        begins: Duration,
+        limit: Duration,
+    ) -> Result<Answer, Lost> {
         let until = self.env.now() + limit;
         let (mut done, mut answer) = oneshot::channel();
         let (begun, has_begun) = oneshot::channel();
         let turn = Turn::default();
-        let (http, places, goes, body_max) =
-            (self.way_to(request.url()).clone(), self.places.clone(), turn.clone(), self.body_max);
+        let (http, places, goes) = (self.way_to(request.url()).clone(), self.places.clone(), turn.clone());
         let work = async move {
             // It is never closed.
             let _place = places.acquire_owned().await.ok();

@@ -273,6 +273,13 @@ impl Lease {
         job: impl AsyncFnOnce(&Client) -> Result<T, RecordError>,
     ) -> Result<T, RecordError> {
         let Some(opened) = &self.opened else { return Err(RecordError::Aborted) };
+        if opened.client.is_closed() {
+            // Nothing is sent any more, so that nothing of it can be carried out.
+            return Err(RecordError::ConnectionLost {
+                cause: "the connection is closed".into(),
+                unknown: false,
+            });
+        }
         // When the future is dropped, this stays.
         self.state = meanwhile;
         let done = self.pool.env.timeout(limit + GRACE, job(&opened.client)).await;
