@@ -84,6 +84,12 @@ impl EntryType {
         }
     }
 
+    /// What a copy of an entry of this type takes over of its `mode`. Of a file not the set-user-ID and the set-group-ID bit: the copy is
+    /// another owner's, who did not give them.
+    pub fn copied_mode(self, mode: u32) -> u32 {
+        if self == Self::Reg { mode & !0o6000 } else { mode }
+    }
+
     /// The mime type that an entry of this type has when none is known.
     pub fn default_mime(self) -> &'static str {
         match self {

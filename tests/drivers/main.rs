@@ -8,6 +8,7 @@ mod cached;
 mod calls;
 mod dying;
 mod figures;
+mod folders;
 mod gate;
 mod mounting;
 mod options;

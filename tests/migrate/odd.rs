@@ -265,7 +265,7 @@ impl PathStore for OddStore {
         how: PathWrite,
         attributes: &'a Attributes,
     ) -> StoreFuture<'a, ObjectInfo> {
-        if self.odd.is_plain() && matches!(how, PathWrite::At { .. }) {
+        if self.odd.is_plain() && matches!(how, PathWrite::At { .. } | PathWrite::Append) {
             return no("writing in the middle");
         }
         Box::pin(async move {

@@ -13,8 +13,8 @@ use crate::pooled::Wanted;
 /// More than this is not moved.
 const MOVED_MAX: u64 = 64 << 20;
 
-/// How much is moved until it is looked whether it is still wanted.
-const STEP: u64 = 8 << 20;
+/// How much is moved, or written, until it is looked whether it is still wanted.
+pub(super) const STEP: usize = 8 << 20;
 
 /// Makes all of `source`, which has so many bytes, the content of `part`, which is empty, or has what an earlier try left.
 pub(super) fn fill(
@@ -39,7 +39,7 @@ pub(super) fn fill(
     loop {
         wanted.check()?;
         // Between two files it is the system that copies.
-        if std::io::copy(&mut from.take(STEP), &mut to).map_err(failed)? < STEP {
+        if std::io::copy(&mut from.take(STEP as u64), &mut to).map_err(failed)? < STEP as u64 {
             return Ok(());
         }
     }

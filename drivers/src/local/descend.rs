@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use nexus_kernel::hal::StoreError;
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::info::failed;
@@ -87,13 +87,4 @@ pub(super) fn open_folder(parent: impl AsFd, name: &str) -> Result<OwnedFd, Errn
 /// A link on the way is, to this driver, something that is not a directory.
 fn not_a_link(error: Errno) -> Errno {
     if error == Errno::LOOP { Errno::NOTDIR } else { error }
-}
-
-/// Whether there is anything called `name` in `parent`.
-pub(super) fn is_there(parent: &OwnedFd, name: &str) -> Result<bool, Errno> {
-    match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(_) => Ok(true),
-        Err(Errno::NOENT) => Ok(false),
-        Err(error) => Err(error),
-    }
 }

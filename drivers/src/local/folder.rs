@@ -7,7 +7,6 @@ use std::collections::BinaryHeap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,9 +19,9 @@ use rustix::fs::{AtFlags, Dir, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::copying::fill;
-use super::descend::{FILE, dup, folder, folder_made, folder_there, is_there, open_folder};
+use super::descend::{FILE, dup, folder, folder_made, folder_there, open_folder};
 use super::info::{self, done, failed, mode_of};
-use super::part::{HIDDEN, Part, remove_hidden, remove_left, sync, what_may_be_replaced, writable};
+use super::part::{HIDDEN, Part, remove_hidden, remove_left, sync, what_may_be_replaced};
 use crate::path::{components, split_last};
 use crate::pooled::Wanted;
 
@@ -176,8 +175,8 @@ impl Folder {
             }
             _ => folder_made(&self.root, &parents)?,
         };
-        if let PathWrite::At { offset, truncate } = how {
-            return self.write_at(&parent, name, path, data, offset, truncate, attributes);
+        if let Some(written) = self.write_in_place((&parent, name, path), data, &how, attributes, wanted) {
+            return written;
         }
         what_may_be_replaced(&parent, name, path, &how)?;
         let part = Part::create(dup(&parent)?, || self.hidden_name(), path)?;
@@ -198,7 +197,7 @@ impl Folder {
         let ((from_parents, from_name), (to_parents, to_name)) = (split_last(from)?, split_last(to)?);
         let source = self.open_file(&folder(&self.root, &from_parents)?, from_name, from, OFlags::RDONLY)?;
         let mut before = content_info(&source, from)?;
-        let attributes = Attributes::none().mode(before.mode);
+        let attributes = Attributes::none().mode(EntryType::Reg.copied_mode(before.mode));
         let parent = folder_made(&self.root, &to_parents)?;
         let how = if exclusive { PathWrite::Exclusive } else { PathWrite::Whole };
         what_may_be_replaced(&parent, to_name, to, &how)?;
@@ -238,7 +237,7 @@ impl Folder {
         self.checked(path)?;
         let (parents, name) = split_last(path)?;
         match how {
-            PathWrite::At { .. } => {
+            PathWrite::At { .. } | PathWrite::Append => {
                 Err(StoreError::NotSupported { what: "an upload to the middle of a file" })
             }
             PathWrite::IfMatch(_) => {
@@ -247,51 +246,6 @@ impl Folder {
             }
             _ => part.place(&folder_made(&self.root, &parents)?, name, path, how, attributes, wanted),
         }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the arguments of a write, and where it was found to go")]
-    fn write_at(
-        &self,
-        parent: &OwnedFd,
-        name: &str,
-        path: &str,
-        data: &[Bytes],
-        offset: u64,
-        truncate: bool,
-        attributes: &Attributes,
-    ) -> Result<ObjectInfo, StoreError> {
-        let len: u64 = data.iter().map(|part| part.len() as u64).sum();
-        let end = offset.checked_add(len).filter(|end| i64::try_from(*end).is_ok());
-        let end = end.ok_or_else(|| StoreError::BadOption { why: format!("{path} cannot be so large") })?;
-        let is_new = !is_there(parent, name).map_err(|e| failed(path, e))?;
-        let flags = if is_new { OFlags::WRONLY | OFlags::CREATE } else { OFlags::WRONLY };
-        let file = self.open_file(parent, name, path, flags)?;
-        writable(content_info(&file, path)?, path)?;
-        let failed = |e| StoreError::io(path, e);
-        let (mut at, mut rest) = (offset, data.iter().filter(|part| !part.is_empty()));
-        let begun = match rest.next() {
-            Some(first) => file.write_at(first, at).map_err(failed)?,
-            None => 0,
-        };
-        let mut settle = || {
-            let mut skipped = begun;
-            for part in data {
-                let from = skipped.min(part.len());
-                file.write_all_at(&part[from..], at + from as u64).map_err(failed)?;
-                (at, skipped) = (at + part.len() as u64, skipped - from);
-            }
-            if truncate {
-                file.set_len(end).map_err(failed)?;
-            }
-            info::set_open(&file, attributes, path)?;
-            sync(&file, path)?;
-            if is_new {
-                sync(parent, path)?;
-            }
-            info::of_open(&file, path)
-        };
-        // From its first byte on it is changed.
-        settle().map_err(|error| done(path, &error))
     }
 
     pub(super) fn delete(&self, path: &str) -> Result<(), StoreError> {
@@ -456,7 +410,7 @@ impl Folder {
     }
 
     /// Opens a file. What is none is not opened: a pipe would take from its writer what is for its reader, and a device may act.
-    fn open_file(&self, parent: &OwnedFd, name: &str, path: &str, flags: OFlags) -> Result<File, StoreError> {
+    pub(super) fn open_file(&self, parent: &OwnedFd, name: &str, path: &str, flags: OFlags) -> Result<File, StoreError> {
         let no_file = StoreError::NotSupported { what: "the content of what is not a file" };
         if let Ok(EntryType::Pipe) = info::type_of(parent, name) {
             return Err(no_file);
@@ -512,7 +466,7 @@ fn is_a_directory(path: &str) -> StoreError {
 }
 
 /// What the open `file` is; refuses what has no content.
-fn content_info(file: &File, path: &str) -> Result<ObjectInfo, StoreError> {
+pub(super) fn content_info(file: &File, path: &str) -> Result<ObjectInfo, StoreError> {
     let info = info::of_open(file, path)?;
     match info.entry_type {
         EntryType::Reg => Ok(info),

@@ -8,6 +8,7 @@ mod blobs;
 mod copying;
 mod descend;
 mod folder;
+mod in_place;
 mod info;
 mod outside;
 mod part;

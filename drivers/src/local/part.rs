@@ -78,8 +78,8 @@ impl Part {
         wanted: &Wanted,
     ) -> Result<ObjectInfo, StoreError> {
         let old = what_may_be_replaced(parent, name, path, how)?;
-        let mode =
-            attributes.mode.or(old.as_ref().map(|old| old.mode)).unwrap_or(EntryType::Reg.default_mode());
+        let kept = old.as_ref().map(|old| EntryType::Reg.copied_mode(old.mode));
+        let mode = attributes.mode.or(kept).unwrap_or(EntryType::Reg.default_mode());
         let part = self.file.as_fd().try_clone_to_owned().map_err(|e| StoreError::io(path, e))?;
         if old.is_some() {
             keep_owner(&part, parent, name);

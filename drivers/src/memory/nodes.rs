@@ -138,6 +138,7 @@ impl Nodes {
         };
         let content = match how {
             PathWrite::At { offset, truncate } => splice(&old, offset, &joined(data), truncate)?,
+            PathWrite::Append => splice(&old, old.len() as u64, &joined(data), false)?,
             PathWrite::IfMatch(tag) if there_now.is_none_or(|node| node.tag() != tag) => {
                 return Err(StoreError::Changed { what: path.into() });
             }

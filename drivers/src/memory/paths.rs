@@ -144,7 +144,7 @@ impl PathUpload for MemoryUpload {
         how: PathWrite,
         attributes: &'a Attributes,
     ) -> StoreFuture<'a, ObjectInfo> {
-        if let PathWrite::At { .. } = how {
+        if let PathWrite::At { .. } | PathWrite::Append = how {
             return ready(Err(StoreError::NotSupported { what: "an upload to the middle of a file" }));
         }
         ready(self.nodes.write().write(path, &self.data, how, attributes, (self.clock)()))

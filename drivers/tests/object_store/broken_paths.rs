@@ -27,6 +27,8 @@ enum Fault {
     ListingSkips,
     /// A write in the middle ends the content.
     WriteAtTruncates,
+    /// What is appended goes over what is there.
+    AppendsOver,
     /// The tag is that of the path, whatever it holds.
     TagOfThePath,
     /// Permissions are told as set, and are not.
@@ -71,6 +73,11 @@ fn a_store_whose_ranges_are_off_by_one_is_rejected() {
 #[test]
 fn a_store_whose_listing_skips_a_name_is_rejected() {
     reject(Fault::ListingSkips, "listings_stop_at_their_limit_and_go_on_after_it");
+}
+
+#[test]
+fn a_store_that_appends_over_what_is_there_is_rejected() {
+    reject(Fault::AppendsOver, "a_write_in_the_middle_keeps_the_rest");
 }
 
 #[test]
@@ -184,6 +191,7 @@ impl PathStore for Broken {
             (Fault::WriteAtTruncates, PathWrite::At { offset, .. }) => {
                 PathWrite::At { offset, truncate: true }
             }
+            (Fault::AppendsOver, PathWrite::Append) => PathWrite::At { offset: 0, truncate: false },
             (_, how) => how,
         };
         Box::pin(async move {

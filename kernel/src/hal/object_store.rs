@@ -166,7 +166,7 @@ pub trait PathStore: fmt::Debug + Send + Sync {
     /// The part `range` of the file at `path`, and what the file was when it was read. What lies beyond the end is left out. Repeat: safe.
     fn read<'a>(&'a self, path: &'a str, range: ByteRange) -> StoreFuture<'a, (Bytes, ObjectInfo)>;
 
-    /// Writes the file at `path`, and makes it, with its parents, when it is missing. Durable on return. All but [`PathWrite::At`] are atomic: a
+    /// Writes the file at `path`, and makes it, with its parents, when it is missing. Durable on return. All but [`PathWrite::At`] and [`PathWrite::Append`] are atomic: a
     /// reader, and a crash, sees the old content or the new one. All of `data` is in memory meanwhile; what is larger comes as an [`upload`](Self::upload).
     fn write<'a>(
         &'a self,
@@ -297,7 +297,7 @@ pub struct PathCapabilities {
     pub directories: bool,
     /// It moves files and directories atomically.
     pub rename: bool,
-    /// It writes in the middle of a file without writing the rest.
+    /// It writes in the middle of a file, and behind its end, without writing the rest.
     pub write_at: bool,
     /// It has symbolic links.
     pub links: bool,
@@ -357,6 +357,8 @@ pub enum PathWrite {
         /// Whether the content ends after the written bytes.
         truncate: bool,
     },
+    /// The bytes go behind what is there by then: what others append meanwhile, also past this kernel where the backend can tell, stays. Needs `write_at`.
+    Append,
 }
 
 /// What is at a path of a path-addressed store.

@@ -181,6 +181,7 @@ impl PathVolume<'_> {
         let takes_anything = call.precondition == Precondition::None && call.create != Create::Exclusive;
 
         let staged = intent.staged.as_ref();
+        let mut old_size = found.as_ref().map(|node| node.metadata.size);
         let (info, written, places) = match &call.place {
             Where::Whole if let Some(staged) = staged => {
                 let attributes = self.kept_mode(&call.attributes, found.as_ref());
@@ -201,28 +202,37 @@ impl PathVolume<'_> {
                 }
             }
             place @ (Where::At(_) | Where::End) if capabilities.write_at => {
-                let size = found.as_ref().map_or(0, |node| node.metadata.size);
+                let size = old_size.unwrap_or(0);
                 let offset = if let Where::At(offset) = place { *offset } else { size };
                 let end = offset.saturating_add(content::length(&call.data));
                 if end > content::CONTENT_MAX {
                     return Err(intent.fail(&site.path, ErrorKind::TooLarge));
                 }
                 let truncate = call.truncate && !matches!(place, Where::End);
-                let how = PathWrite::At { offset, truncate };
+                let how = match place {
+                    Where::End => PathWrite::Append,
+                    _ => PathWrite::At { offset, truncate },
+                };
                 let attributes = match &found {
                     Some(_) => call.attributes.clone(),
                     None => self.made_with(&call.attributes, EntryType::Reg),
                 };
+                let is_append = how == PathWrite::Append;
                 let info = store.write(relative, &call.data, how, &attributes).await.map_err(failed)?;
-                (info, content::length(&call.data), 1)
+                let written = content::length(&call.data);
+                if is_append && old_size.is_some() {
+                    // Others may have appended since it was looked at.
+                    old_size = Some(info.size.saturating_sub(written));
+                }
+                (info, written, 1)
             }
             place => {
                 let attributes = self.kept_mode(&call.attributes, found.as_ref());
                 let rewriting =
                     Rewriting { store, site, intent, call, attributes: &attributes, takes_anything };
-                let size = found.as_ref().map_or(0, |node| node.metadata.size);
+                let size = old_size.unwrap_or(0);
                 if let Some(done) = rewriting.run(size).await? {
-                    return self.wrote(site, intent, found, done).await;
+                    return self.wrote(site, intent, old_size, done).await;
                 }
                 let (old, how) = match &found {
                     Some(node) => {
@@ -247,7 +257,7 @@ impl PathVolume<'_> {
                 (info, spliced.written, spliced.places)
             }
         };
-        self.wrote(site, intent, found, Rewritten { info, written, places }).await
+        self.wrote(site, intent, old_size, Rewritten { info, written, places }).await
     }
 
     /// What is told of a write that is done.
@@ -255,13 +265,12 @@ impl PathVolume<'_> {
         &self,
         site: &Site,
         intent: &Intent,
-        found: Option<Node>,
+        old_size: Option<u64>,
         done: Rewritten,
     ) -> Result<Written, Stop> {
         let metadata = self.node(&site.path, &done.info).metadata;
-        let told = intent.told(EventKind::FileWritten, &metadata, found.is_none());
+        let told = intent.told(EventKind::FileWritten, &metadata, old_size.is_none());
         let receipt = self.log(site, None, intent, told).await?;
-        let old_size = found.map(|node| node.metadata.size);
         let mut written = Written::new(done.written, old_size, metadata, receipt);
         written.places = done.places;
         Ok(written)
@@ -446,7 +455,7 @@ impl PathVolume<'_> {
                 intake.take(piece).await?;
             }
             let staged = intake.finish(intent).await?;
-            let attributes = Attributes::none().mode(source.metadata.mode);
+            let attributes = Attributes::none().mode(EntryType::Reg.copied_mode(source.metadata.mode));
             let expected = (found.as_ref(), &call.precondition);
             self.put(store, to, intent, &staged, &attributes, expected).await?.map_err(failed)?
         };
@@ -614,7 +623,7 @@ impl PathVolume<'_> {
         match found {
             Some(node) => {
                 let mut attributes = wanted.clone();
-                attributes.mode = wanted.mode.or(Some(node.metadata.mode));
+                attributes.mode = wanted.mode.or(Some(EntryType::Reg.copied_mode(node.metadata.mode)));
                 attributes
             }
             None => self.made_with(wanted, EntryType::Reg),

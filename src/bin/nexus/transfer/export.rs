@@ -338,7 +338,7 @@ async fn pour(
 }
 
 fn describe(file: &File, entry: &FileMetadata) -> io::Result<()> {
-    file.set_permissions(Permissions::from_mode(entry.mode))?;
+    file.set_permissions(Permissions::from_mode(EntryType::Reg.copied_mode(entry.mode)))?;
     match entry.modified {
         // Nobody keeps it.
         Timestamp(0) => Ok(()),

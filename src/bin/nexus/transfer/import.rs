@@ -323,7 +323,9 @@ impl Work {
 }
 
 fn attributes(host: &fs::Metadata) -> Attributes {
-    Attributes::none().mode(host.mode() & PERMISSIONS).modified(modified(host))
+    let mode = host.mode() & PERMISSIONS;
+    let mode = if host.is_file() { EntryType::Reg.copied_mode(mode) } else { mode };
+    Attributes::none().mode(mode).modified(modified(host))
 }
 
 fn modified(host: &fs::Metadata) -> Timestamp {

@@ -265,6 +265,7 @@ fn a_write_of_one_state_replaces_no_other(Subject { store, .. }: Subject) -> Ver
 fn a_write_in_the_middle_keeps_the_rest(Subject { store, .. }: Subject) -> Verdict {
     let at = |offset, truncate| PathWrite::At { offset, truncate };
     if !paths(&*store)?.capabilities().write_at {
+        fails("append", try_put(&*store, "f", PathWrite::Append)?, not_supported)?;
         return fails("write at", try_put(&*store, "f", at(0, false))?, not_supported);
     }
     put(&*store, "f", "hello world!")?;
@@ -282,6 +283,13 @@ fn a_write_in_the_middle_keeps_the_rest(Subject { store, .. }: Subject) -> Verdi
         same(&format!("{data:?} {how:?}"), read(&*store, "f")?, expected.to_owned())?;
         same("size", info.size, expected.len() as u64)?;
     }
+    for (data, expected) in [("ab", "Je\0\0ab"), ("", "Je\0\0ab"), ("c", "Je\0\0abc")] {
+        let info = put_as(&*store, "f", data, PathWrite::Append)?;
+        same(&format!("{data:?} appended"), read(&*store, "f")?, expected.to_owned())?;
+        same("size", info.size, expected.len() as u64)?;
+    }
+    put_as(&*store, "new/appended", "ab", PathWrite::Append)?;
+    same("a new file", read(&*store, "new/appended")?, "ab".to_owned())?;
     put_as(&*store, "new/file", "ab", at(2, false))?;
     same("a new file", read(&*store, "new/file")?, "\0\0ab".to_owned())?;
     fails("too far", try_put(&*store, "f", at(u64::MAX, false))?, any)
