@@ -68,6 +68,10 @@ fn what_is_written_anew_runs_as_nobody_else() {
         assert_eq!(mode(name), 0o751);
     }
     // Whoever asks for them gets them.
-    nx.send(SysSetattr::at(VPath::parse("/m/small").expect("it is one")).attributes(Attributes::none().mode(0o4755))).expect("it is set");
+    nx.send(
+        SysSetattr::at(VPath::parse("/m/small").expect("it is one"))
+            .attributes(Attributes::none().mode(0o4755)),
+    )
+    .expect("it is set");
     assert_eq!(mode("small"), 0o4755);
 }

@@ -1,6 +1,6 @@
 //! Mounts and routing, as callers see them.
 
-use nexus::{ErrorKind, MountSpec, Right, SysUnlink, VPath};
+use nexus::{ErrorKind, MountSpec, Right, SysUnlink, VPath, blocking};
 
 use crate::script::{Bench, Root, check, refused};
 
@@ -175,4 +175,34 @@ fn a_zone_has_its_own_mounts_before_those_of_the_root_zone() {
     let other = nx.zone("other").unwrap();
     assert!(!other.exists("/own/f").unwrap());
     refused(nx.zone("a b"), ErrorKind::InvalidArgument, "zone");
+}
+
+#[test]
+fn a_zone_sees_its_own_mounts_below_folders_of_the_root_zone() {
+    let Bench { nx, .. } = &Bench::new(Root::Memory);
+    nx.write("/shared/f", "all").unwrap();
+    let team = nx.zone("team").unwrap();
+    let names = |nx: &blocking::Nexus, path: &str| -> Vec<String> {
+        nx.readdir(path).unwrap().iter().map(|entry| entry.path.as_str().to_owned()).collect()
+    };
+    team.mount("/shared/own", MountSpec::new("memory")).unwrap();
+    team.mount("/deep/own", MountSpec::new("memory")).unwrap();
+    assert_eq!(names(&team, "/shared"), ["/shared/f", "/shared/own"]);
+    assert!(team.stat("/deep").unwrap().is_directory());
+    refused(team.rmdir("/shared"), ErrorKind::Busy, "a mount lies below it");
+    refused(team.rename("/shared", "/elsewhere"), ErrorKind::Busy, "mount");
+    refused(team.write("/deep", "a file"), ErrorKind::IsADirectory, "/deep");
+    // Those of another zone are nothing to the root zone.
+    assert_eq!(names(nx, "/shared"), ["/shared/f"]);
+    assert!(!nx.exists("/deep").unwrap());
+    nx.write("/deep", "a file").unwrap();
+
+    // What a zone has hides what the root zone has there and below.
+    nx.mount("/both/below", MountSpec::new("memory")).unwrap();
+    team.mount("/both", MountSpec::new("memory")).unwrap();
+    assert!(names(&team, "/both").is_empty());
+    assert_eq!(names(nx, "/both"), ["/both/below"]);
+    team.write("/both/below", "a file").unwrap();
+    team.unmount("/both").unwrap();
+    assert_eq!(names(&team, "/both"), ["/both/below"]);
 }

@@ -410,7 +410,13 @@ impl Folder {
     }
 
     /// Opens a file. What is none is not opened: a pipe would take from its writer what is for its reader, and a device may act.
-    pub(super) fn open_file(&self, parent: &OwnedFd, name: &str, path: &str, flags: OFlags) -> Result<File, StoreError> {
+    pub(super) fn open_file(
+        &self,
+        parent: &OwnedFd,
+        name: &str,
+        path: &str,
+        flags: OFlags,
+    ) -> Result<File, StoreError> {
         let no_file = StoreError::NotSupported { what: "the content of what is not a file" };
         if let Ok(EntryType::Pipe) = info::type_of(parent, name) {
             return Err(no_file);

@@ -19,7 +19,10 @@ use crate::pooled::Wanted;
 /// Where the bytes go.
 #[derive(Clone, Copy)]
 enum Goes {
-    To { offset: u64, truncate: bool },
+    To {
+        offset: u64,
+        truncate: bool,
+    },
     /// The system finds the end, so that what others append meanwhile stays.
     Behind,
 }
@@ -139,7 +142,8 @@ fn write_to(
 
 /// Writes `data` behind what the file has; says also whether any of it was written. In one step, as far as the system takes it so.
 fn write_behind(file: &File, data: &[Bytes], path: &str, wanted: &Wanted) -> (bool, Result<(), StoreError>) {
-    let mut parts: Vec<_> = data.iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)).collect();
+    let mut parts: Vec<_> =
+        data.iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)).collect();
     let (mut rest, mut begun, mut file) = (&mut parts[..], false, file);
     while !rest.is_empty() {
         let count = wanted.check().and_then(|()| some_of(file.write_vectored(rest), path));

@@ -11,6 +11,7 @@ use nexus_messages::{
 
 use super::{Kernel, call_kind, down};
 use crate::mounts::{self, Attach, Detach, Mount, Remount};
+use crate::router::RouteTable;
 use crate::streams::Sweep;
 use crate::volume::store_error;
 
@@ -51,29 +52,36 @@ impl Kernel {
         self.routes.read(|routes| routes.at(zone, point).cloned())
     }
 
-    /// The mount at just this point, when its driver is in trouble.
-    pub(crate) fn failed_mount(&self, zone: &ZoneId, point: &VPath) -> Option<Arc<Mount>> {
+    /// The mount that `zone` sees at just this point.
+    pub(crate) fn mount_seen_at(&self, zone: &ZoneId, point: &VPath) -> Option<Arc<Mount>> {
         self.routes.read(|routes| {
-            let mount = routes.route(zone, point)?.mount;
-            (mount.point == *point && mount.is_in_trouble()).then(|| mount.clone())
+            routes
+                .route(zone, point)
+                .filter(|routed| routed.mount.point == *point)
+                .map(|routed| routed.mount.clone())
         })
     }
 
-    /// Whether a mount is attached below `path`.
+    /// The mount at just this point, when its driver is in trouble.
+    pub(crate) fn failed_mount(&self, zone: &ZoneId, point: &VPath) -> Option<Arc<Mount>> {
+        self.mount_seen_at(zone, point).filter(|mount| mount.is_in_trouble())
+    }
+
+    /// Whether a mount is attached below `path`, as `zone` sees it.
     pub(crate) fn has_mounts_below(&self, zone: &ZoneId, path: &VPath) -> bool {
         self.routes.read(|routes| {
             // Most kernels have few mounts, and most paths none below them.
-            routes.len() > 1 && routes.iter().any(|mount| below(mount, zone, path).is_some())
+            routes.len() > 1 && routes.iter().any(|mount| below(routes, mount, zone, path).is_some())
         })
     }
 
-    /// The names of the children of `path` that are mount points or lead to one, in order.
+    /// The names of the children of `path` that are mount points or lead to one, as `zone` sees them, in order.
     pub(crate) fn mounted_children(&self, zone: &ZoneId, path: &VPath) -> Vec<String> {
         self.routes.read(|routes| {
             if routes.len() <= 1 {
                 return Vec::new();
             }
-            let names = routes.iter().filter_map(|mount| below(mount, zone, path));
+            let names = routes.iter().filter_map(|mount| below(routes, mount, zone, path));
             let first = names.filter_map(|relative| relative.split('/').next());
             first.map(str::to_owned).collect::<BTreeSet<_>>().into_iter().collect()
         })
@@ -115,8 +123,15 @@ impl Kernel {
     }
 }
 
-/// The path of `mount` relative to `path`, when it lies below it in `zone`.
-fn below<'m>(mount: &'m Arc<Mount>, zone: &ZoneId, path: &VPath) -> Option<&'m str> {
-    let seen = mount.zone == *zone || mount.zone.is_root();
-    mount.point.relative_to(path).filter(|relative| seen && !relative.is_empty())
+/// The path of `mount` relative to `path`, when it lies below it and `zone` sees it there: what the zone has mounted itself hides what the root zone
+/// has there and below.
+fn below<'m>(
+    routes: &RouteTable<Arc<Mount>>,
+    mount: &'m Arc<Mount>,
+    zone: &ZoneId,
+    path: &VPath,
+) -> Option<&'m str> {
+    let relative = mount.point.relative_to(path).filter(|relative| !relative.is_empty())?;
+    let routed = routes.route(zone, &mount.point)?.mount;
+    Arc::ptr_eq(routed, mount).then_some(relative)
 }

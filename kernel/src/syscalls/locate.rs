@@ -231,7 +231,7 @@ async fn sight(
         return match found {
             Ok(Some(Some(node))) => Ok(Sight::Plain(Located { site, node: Some(node), way: Vec::new() })),
             Ok(Some(None)) => {
-                let node = implied(kernel, &site);
+                let node = implied(kernel, zone, &site);
                 Ok(Sight::Plain(Located { site, node, way: Vec::new() }))
             }
             Ok(None) => Ok(Sight::Link),
@@ -243,9 +243,9 @@ async fn sight(
 }
 
 /// A directory that exists only because a mount point lies below it.
-fn implied(kernel: &Kernel, site: &Site) -> Option<Node> {
+fn implied(kernel: &Kernel, zone: &ZoneId, site: &Site) -> Option<Node> {
     let mount = &site.mount;
-    kernel.has_mounts_below(&mount.zone, &site.path).then(|| {
+    kernel.has_mounts_below(zone, &site.path).then(|| {
         let id = FileId(site.path.hash64());
         let at = Timestamp::default();
         let mut metadata = FileMetadata::new(site.path.clone(), mount.zone.clone(), id, EntryType::Dir, at);

@@ -521,7 +521,7 @@ pub(super) async fn look_again<S: Admissible>(
             Err(error) => return Err(store_error(intent.op, &site.path, &error).into()),
         };
         // A directory that is there because of a mount below it has no row.
-        if node.is_none() && kernel.has_mounts_below(&site.mount.zone, &site.path) {
+        if node.is_none() && kernel.has_mounts_below(&intent.caller.zone, &site.path) {
             continue;
         }
         let now = Located { node, ..located.clone() };

@@ -77,6 +77,7 @@ impl Level {
     async fn next(
         &mut self,
         kernel: &Arc<Kernel>,
+        zone: &ZoneId,
         page_max: usize,
         metadata: bool,
         hidden: &mut Vec<Hidden>,
@@ -89,7 +90,7 @@ impl Level {
             if !self.more {
                 return Ok(None);
             }
-            let found = children(kernel, self, page_max, metadata).await?;
+            let found = children(kernel, zone, self, page_max, metadata).await?;
             if found.hidden > 0 {
                 hidden.push(Hidden::new(self.site.path.clone(), found.hidden));
             }
@@ -133,7 +134,7 @@ async fn list(
     let next = loop {
         let deep = levels.len() > 1;
         let Some(level) = levels.last_mut() else { break None };
-        let child = match level.next(kernel, page_max, metadata, &mut hidden).await {
+        let child = match level.next(kernel, &caller.zone, page_max, metadata, &mut hidden).await {
             Ok(child) => child,
             // It was there when it was seen in its parent, and is gone since: it has no children.
             Err(error) if deep && (is_gone(&error) || !is_served(kernel, &caller.zone, &level.site)) => None,
@@ -216,23 +217,25 @@ fn is_gone(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
-/// The children of a directory, those that are mount points or lead to one among them.
-async fn children(kernel: &Arc<Kernel>, level: &Level, limit: usize, metadata: bool) -> Result<Children> {
+/// The children of a directory, those among them that are mount points, or lead to one, as `zone` sees them.
+async fn children(
+    kernel: &Arc<Kernel>,
+    zone: &ZoneId,
+    level: &Level,
+    limit: usize,
+    metadata: bool,
+) -> Result<Children> {
     let Level { site, node, after, as_of, .. } = level;
     let (after, as_of) = (after.as_deref(), *as_of);
     let listed = Volume::as_of(kernel, site, as_of).list(site, node, after, limit, metadata).await;
     let Children { page: listed, more, hidden } = match listed {
         // Only a mount point below makes it a directory.
-        Err(_)
-            if as_of.is_none()
-                && node.metadata.implicit
-                && kernel.has_mounts_below(&site.mount.zone, &site.path) =>
-        {
+        Err(_) if as_of.is_none() && node.metadata.implicit && kernel.has_mounts_below(zone, &site.path) => {
             Children::default()
         }
         listed => listed.map_err(|error| store_error(SysReaddir::OP, &site.path, &error))?,
     };
-    let mounted = kernel.mounted_children(&site.mount.zone, &site.path);
+    let mounted = kernel.mounted_children(zone, &site.path);
     if mounted.is_empty() {
         return Ok(Children { page: listed, more, hidden });
     }
@@ -247,16 +250,16 @@ async fn children(kernel: &Arc<Kernel>, level: &Level, limit: usize, metadata: b
         let path =
             site.path.join(&name).map_err(|why| Error::bad_path(SysReaddir::OP, site.path.as_str(), &why))?;
         if let Some(lsn) = as_of
-            && !has_past(kernel, &site.mount.zone, &path, lsn)?
+            && !has_past(kernel, zone, &path, lsn)?
         {
             // Nothing tells what there was then.
             continue;
         }
-        let found = locate_as_of(kernel, SysReaddir::OP, &site.mount.zone, &path, false, as_of).await;
+        let found = locate_as_of(kernel, SysReaddir::OP, zone, &path, false, as_of).await;
         // A mount that could not be started is listed all the same.
         let described = found.ok().and_then(|located| located.node).map(|node| node.metadata);
         let entry_type = described.as_ref().map_or_else(
-            || match kernel.mount_at(&site.mount.zone, &path) {
+            || match kernel.mount_seen_at(zone, &path) {
                 Some(mount) => kernel.catalogue().mount_type(&mount.spec().driver),
                 None => EntryType::Mount,
             },

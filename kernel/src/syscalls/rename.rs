@@ -59,7 +59,7 @@ impl Mutation for SysRename {
         };
         // The same path twice: nothing happens, whatever is there.
         for site in [from, to].into_iter().filter(|_| from.path != to.path) {
-            if site.is_root() || kernel.has_mounts_below(&site.mount.zone, &site.path) {
+            if site.is_root() || kernel.has_mounts_below(&intent.caller.zone, &site.path) {
                 let error = Error::new(intent.op, &site.path, ErrorKind::Busy);
                 return Err(error.because("it is a mount point, or one lies below it").into());
             }

@@ -61,7 +61,7 @@ impl Mutation for SysUnlink {
     async fn run(kernel: &Arc<Kernel>, intent: &Intent, admitted: &Admitted<Self>) -> Result<Unlinked, Stop> {
         let site = &admitted.first.site;
         if !sys::serves(&site.path)
-            && (site.is_root() || kernel.has_mounts_below(&site.mount.zone, &site.path))
+            && (site.is_root() || kernel.has_mounts_below(&intent.caller.zone, &site.path))
         {
             let error = Error::new(intent.op, &site.path, ErrorKind::Busy);
             return Err(error.because("a mount lies below it").into());

@@ -238,7 +238,7 @@ pub(crate) fn commit_error(op: Op, path: &VPath, error: &CommitError) -> Stop {
 
 /// A path that leads to a mount point is a directory, whatever the mount that serves it says.
 fn no_mount_below(kernel: &Kernel, site: &Site, intent: &Intent) -> Result<(), Stop> {
-    if kernel.has_mounts_below(&site.mount.zone, &site.path) {
+    if kernel.has_mounts_below(&intent.caller.zone, &site.path) {
         return Err(intent.fail(&site.path, ErrorKind::IsADirectory));
     }
     Ok(())

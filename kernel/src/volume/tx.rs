@@ -136,7 +136,7 @@ impl RowVolume<'_> {
             }
             End::Nothing { .. } => {
                 // A directory that is there because of a mount below it has no row.
-                let implied = self.kernel.has_mounts_below(&site.mount.zone, &site.path);
+                let implied = self.kernel.has_mounts_below(&intent.caller.zone, &site.path);
                 let file_id = FileId(site.path.hash64());
                 expect(implied.then_some(State { file_id, version: 0, generation: 0, content_id: None }))?;
                 Ok(None)
