@@ -1,12 +1,14 @@
 //! Mounts that acknowledge what is not at their store yet.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use nexus::{ErrorKind, MigrationState, SysWrite};
 use nexus_drivers::disk::sim::SimDisk;
 
-use crate::bench::{AT, Bench, CACHED_FILES, content, is_empty, read_host, refused, until};
+use crate::bench::{AT, Bench, CACHED_FILES, ODD_FILES, content, is_empty, read_host, refused, until};
 use crate::crashes::{Lasting, Life, path};
 use crate::load::Load;
 
@@ -53,6 +55,36 @@ fn nothing_acknowledged_is_lost_when_a_mount_that_writes_back_is_left_under_load
     let expected = load.end();
     assert!(bench.tree() == expected);
     assert!(read_host(&bench.host("new")) == expected);
+}
+
+#[test]
+fn nothing_acknowledged_stays_behind_when_a_mount_that_writes_back_is_given_another_store() {
+    let bench = of_early();
+    // So long it takes to open the new one, and to bring a file to the old one.
+    bench.odd.slow(Duration::from_millis(20));
+    let (over, mut written) = (AtomicBool::new(false), 0);
+    thread::scope(|scope| {
+        let caller = scope.spawn(|| {
+            (0..)
+                .take_while(|number| {
+                    let path = format!("{AT}/d/{number}");
+                    bench.nx.write(path, content(*number, 200)).expect("it is acknowledged");
+                    thread::park_timeout(Duration::from_millis(30));
+                    !over.load(Ordering::Relaxed)
+                })
+                .count() as u64
+        });
+        let swapped = bench.nx.swap_driver(AT, bench.spec(ODD_FILES, "new"));
+        over.store(true, Ordering::Relaxed);
+        written = caller.join().expect("no call failed") + 1;
+        swapped.expect("it is replaced");
+    });
+    let (old, new) = (read_host(&bench.host("old")), read_host(&bench.host("new")));
+    let both: Vec<_> = (0..written).map(|number| format!("/d/{number}")).collect();
+    let missing: Vec<_> =
+        both.iter().filter(|path| !old.contains_key(*path) && !new.contains_key(*path)).collect();
+    assert!(missing.is_empty(), "{missing:?}, which are {} of {written}", missing.len());
+    assert!(bench.tree() == new);
 }
 
 #[test]

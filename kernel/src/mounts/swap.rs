@@ -1,13 +1,16 @@
 //! Replacing the driver of a mount while calls go on.
 //!
 //! ```text
-//! open and probe the new one beside the old → row → spec → publish → drain → retire
+//! open and probe the new one beside the old → (gate) → row → spec → publish → drain → retire
 //! ```
 //!
 //! Up to the row every step can fail and leaves the old driver serving. The row comes first, then the publish: a kernel that dies in between boots
 //! with the new driver, which was opened and answered, and to which nothing was written yet; the other way round, what was written to the new one
 //! would be looked for in the old one. From the row on the swap is finished by the kernel, whoever dies: an actor of the driver that is restarted
 //! opens what the spec says.
+//!
+//! A driver that acknowledges changes early is not left for another store while something is here alone. So before the row the gate is closed, and the
+//! driver flushed; changes that wait at the gate are led on to the new one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +29,7 @@ use super::migration::{not_aimed_at, not_migrating};
 use super::mount::Mount;
 use super::options::{HistoryPolicy, MountOptions, check_honoured, stores_the_same};
 use super::passage::Closed;
-use crate::hal::{Change, StoreError};
+use crate::hal::{Change, ObjectStore, StoreError};
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, Scope};
 use crate::namespace::{MountRow, encode, mount_key};
@@ -38,6 +41,9 @@ const ADOPT_MAX: Duration = Duration::from_secs(20);
 
 /// How often an actor that dies over it is asked again.
 const ADOPT_ATTEMPTS: usize = 8;
+
+/// How long changes may take to end before the gate is closed, and what they left to come to the old store after that.
+const CLOSING_MAX: Duration = Duration::from_secs(5);
 
 /// The right to change a mount.
 type Turn = OwnedMutexGuard<()>;
@@ -60,7 +66,10 @@ pub(super) async fn swap(kernel: Arc<Kernel>, m: Attach, mount: Arc<Mount>) -> R
     }
     not_aimed_at(&kernel, mount.tree, mount.root, &m.spec)
         .map_err(|taken| fail(taken.kind).because(taken.why))?;
-    all_is_there(&kernel, &m, &mount, &old).await?;
+    let leaves = leaves_early(&kernel, &m, &mount, &old).await;
+    if leaves {
+        takes_what_is_here(&kernel, &m, &mount).await?;
+    }
     let Some(actor) = mount.actor() else { return Err(fail(ErrorKind::Down)) };
     let spec = Arc::new(m.spec.clone());
     let limit = MountOptions::of(&spec).unwrap_or_default().open + ANSWER_GRACE;
@@ -76,15 +85,40 @@ pub(super) async fn swap(kernel: Arc<Kernel>, m: Attach, mount: Arc<Mount>) -> R
     let opened = opened.map_err(|(kind, why)| fail(kind).because(why))?;
 
     let env = kernel.env().clone();
-    Owned::from_start(&env, "lifecycle.swap", finish(kernel, m, mount, spec, opened, turn)).await
+    Owned::from_start(&env, "lifecycle.swap", finish(kernel, m, mount, spec, opened, leaves, turn)).await
 }
 
-/// Refuses another store while something that was acknowledged has not come to the old one: nobody would find it any more.
-async fn all_is_there(kernel: &Kernel, m: &Attach, mount: &Mount, old: &MountSpec) -> Result<(), Error> {
-    if stores_the_same(&kernel.catalogue().remembered(old.clone()), &m.spec) {
-        return Ok(());
+/// Whether a store is to be left that may not have all that was acknowledged: nobody would find the rest any more.
+async fn leaves_early(kernel: &Kernel, m: &Attach, mount: &Mount, old: &MountSpec) -> bool {
+    !stores_the_same(&kernel.catalogue().remembered(old.clone()), &m.spec)
+        && mount.has_driver()
+        && mount.lease().await.acknowledges_early()
+}
+
+/// Refuses at once what would be refused with the gate closed: the old store does not take what is here alone.
+async fn takes_what_is_here(kernel: &Kernel, m: &Attach, mount: &Mount) -> Result<(), Error> {
+    let failed = |mount: &Mount| mount.cache().map_or(0, |cache| cache.failed);
+    let before = failed(mount);
+    match mount.flush(kernel, FLUSH_MAX).await {
+        // More came meanwhile.
+        Err(StoreError::TimedOut { .. }) if failed(mount) == before => Ok(()),
+        flushed => all_is_there(m, mount, flushed),
     }
-    let Err(error) = mount.flush(kernel, FLUSH_MAX).await else { return Ok(()) };
+}
+
+/// Closes the gate, and has the old store take what was acknowledged until then.
+async fn shut(kernel: &Kernel, m: &Attach, mount: &Mount) -> Result<Closed, Error> {
+    let Some(closed) = mount.passage().close(kernel.env(), CLOSING_MAX).await else {
+        let busy = Error::new(Op::Mount, &m.point, ErrorKind::Busy);
+        return Err(busy.because("changes that are on their way to the old store have not ended"));
+    };
+    let flushed = mount.flush(kernel, CLOSING_MAX).await;
+    all_is_there(m, mount, flushed).map(|()| closed)
+}
+
+/// Refuses another store if something that was acknowledged has not come to the old one, which was `flushed`.
+fn all_is_there(m: &Attach, mount: &Mount, flushed: Result<(), StoreError>) -> Result<(), Error> {
+    let Err(error) = flushed else { return Ok(()) };
     let Some(left) = mount.left_here() else { return Ok(()) };
     let why = format!(
         "what was written back is not at the old store yet: {left} ({error}). Wait for it, delete it, or unmount: then it stays in the data folder, and goes there when \
@@ -93,24 +127,29 @@ async fn all_is_there(kernel: &Kernel, m: &Attach, mount: &Mount, old: &MountSpe
     Err(Error::new(Op::Mount, &m.point, ErrorKind::Busy).because(why))
 }
 
-/// From the row on.
+/// From the gate on, if it is to be closed.
 async fn finish(
     kernel: Arc<Kernel>,
     m: Attach,
     mount: Arc<Mount>,
     spec: Arc<MountSpec>,
     opened: Opened,
+    leaves: bool,
     turn: Turn,
 ) -> Result<Attached, Error> {
     // A migration may have begun while the driver was opened.
     not_aimed_at(&kernel, mount.tree, mount.root, &m.spec)
         .map_err(|taken| Error::new(Op::Mount, &m.point, taken.kind).because(taken.why))?;
+    let closed = if leaves { Some(shut(&kernel, &m, &mount).await?) } else { None };
     let policy = history::policy(&mount, &spec);
     // Dropped at the end: watchers are told when the new driver serves.
     let holding = kernel.watches().hold();
     let (op_id, lsn) = committed(&kernel, &m, &mount, &spec, policy, None, holding.held()).await?;
     // An incarnation of the driver's actor that begins from here on opens the new one.
-    mount.set_spec(spec);
+    match closed {
+        Some(closed) => mount.hand_over(spec, closed),
+        None => mount.set_spec(spec),
+    }
     let swapped = published(&kernel, &m, &mount, opened, policy).await?;
     drop(turn);
     let receipt = Receipt::new(op_id, lsn, Durability::Strong);
