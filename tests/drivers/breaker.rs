@@ -1,9 +1,12 @@
 //! Many calls that go wrong: the mount is left alone for a while, and comes back.
 
+use std::thread;
+use std::time::Duration;
+
 use nexus::{ErrorKind, Executed, MountState};
 use nexus_drivers::faults::{Fault, Where};
 
-use crate::bench::{Bench, refused, until};
+use crate::bench::{Bench, FAULTY_PATH, refused, until};
 
 #[test]
 fn a_driver_that_fails_too_often_is_not_called_until_it_answers() {
@@ -69,6 +72,29 @@ fn a_driver_in_memory_keeps_what_it_stores_over_all_of_it() {
     bench.others_serve();
 }
 
+/// Each has but a part of its time left when its turn comes.
+#[test]
+fn calls_that_hang_one_after_the_other_open_it_too() {
+    let bench = Bench::new();
+    let spec = bench.spec(FAULTY_PATH, "files").option("concurrency", "1").option("deadline_ms", "400");
+    bench.nx.mount("/bad", spec).expect("it mounts");
+    bench.nx.write("/bad/f", "one").expect("it writes");
+    bench.faults.always(Where::Look, Fault::Hang);
+    bench.faults.always(Where::Open, Fault::Hang);
+    thread::scope(|scope| {
+        let nx = &bench.nx;
+        let refused = || nx.stat("/bad/f").expect_err("it fails").kind() == ErrorKind::Unavailable;
+        for nth in 0..4 {
+            scope.spawn(move || {
+                thread::park_timeout(Duration::from_millis(100) * nth);
+                until("it was refused", || refused().then_some(()));
+            });
+        }
+    });
+    bench.faults.clear();
+    until("it serves again", || bench.nx.read("/bad/f").ok());
+}
+
 #[test]
 fn calls_that_all_hang_open_it_too() {
     let bench = Bench::new();
@@ -87,7 +113,7 @@ fn calls_that_all_hang_open_it_too() {
 #[test]
 fn a_mount_that_nobody_uses_is_asked_how_it_is() {
     let bench = Bench::new();
-    let spec = bench.spec(crate::bench::FAULTY_PATH, "files").option("probe_ms", "20");
+    let spec = bench.spec(FAULTY_PATH, "files").option("probe_ms", "20");
     bench.nx.mount("/bad", spec).expect("it mounts");
     let opened = bench.status("/bad").generation;
     bench.faults.once_after(2, Where::Probe, Fault::Error);
@@ -99,7 +125,7 @@ fn a_mount_that_nobody_uses_is_asked_how_it_is() {
 #[test]
 fn a_mount_that_answers_again_is_well_also_when_nobody_calls_it() {
     let bench = Bench::new();
-    let spec = bench.spec(crate::bench::FAULTY_PATH, "files").option("probe_ms", "20");
+    let spec = bench.spec(FAULTY_PATH, "files").option("probe_ms", "20");
     bench.nx.mount("/bad", spec).expect("it mounts");
     bench.nx.write("/bad/f", "one").expect("it writes");
     bench.faults.always(Where::Look, Fault::Error);

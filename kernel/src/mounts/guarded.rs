@@ -8,12 +8,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nexus_actors::{Env, Panicked, Ref, guard};
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, ContentId, VPath};
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::breaker::Change;
@@ -56,7 +57,32 @@ pub(super) struct Watch {
     /// The incarnation that opened the driver and answers for it; none for a driver that outlives them, for which the one that lives answers.
     pub(super) opener: Option<u64>,
     /// The places of calls under way, when the mount bounds them.
-    pub(super) places: Option<Semaphore>,
+    pub(super) places: Option<Places>,
+}
+
+/// The places of calls under way.
+#[derive(Debug)]
+pub(super) struct Places {
+    free: Semaphore,
+    /// When a call failed after which none was good.
+    barren_since: Mutex<Option<Instant>>,
+}
+
+impl Places {
+    pub(super) fn new(count: usize) -> Self {
+        Self { free: Semaphore::new(count), barren_since: Mutex::default() }
+    }
+
+    /// Notes that a call ended `now`, and whether it told of trouble.
+    fn ended(&self, failed: bool, now: Instant) {
+        let mut since = self.barren_since.lock();
+        *since = if failed { since.or(Some(now)) } else { None };
+    }
+
+    /// Whether no call was good for as long as two in a row may take.
+    fn are_barren(&self, limit: Duration, now: Instant) -> bool {
+        self.barren_since.lock().is_some_and(|since| now.saturating_duration_since(since) >= 2 * limit)
+    }
 }
 
 /// One call of a driver.
@@ -228,8 +254,8 @@ impl Watch {
         let answer = match answer {
             Ok(Ok(answer)) => answer,
             Ok(Err(panicked)) => Err(StoreError::Panicked { what: what.into(), panicked, changing }),
-            // It had little of its time left when its turn came: that this was not enough says nothing of the backend.
-            Err(_) if waited > limit / 2 => {
+            // It had little of its time left when its turn came: that this was not enough says nothing of the backend, unless nobody's was.
+            Err(_) if waited > limit / 2 && !self.are_barren(limit) => {
                 return Err(StoreError::TimedOut { what: what.into(), limit, changing });
             }
             Err(_) => Err(StoreError::TimedOut { what: what.into(), limit, changing }),
@@ -242,6 +268,9 @@ impl Watch {
         });
         if let Some(error) = failed {
             self.health.note(&self.env, error);
+        }
+        if let Some(places) = &self.places {
+            places.ended(failed.is_some(), self.env.now());
         }
         let (error, read, written) = match &answer {
             Ok(answer) => (None, weigh(answer), given),
@@ -263,14 +292,18 @@ impl Watch {
         answer
     }
 
+    fn are_barren(&self, limit: Duration) -> bool {
+        self.places.as_ref().is_some_and(|places| places.are_barren(limit, self.env.now()))
+    }
+
     /// Waits for a place among the calls under way. What finds none in time was not begun, and says nothing of the backend.
     async fn place<'p>(
         &self,
-        places: &'p Semaphore,
+        places: &'p Places,
         call: &Call,
         limit: Duration,
     ) -> Result<SemaphorePermit<'p>, StoreError> {
-        match self.env.timeout(limit, places.acquire()).await {
+        match self.env.timeout(limit, places.free.acquire()).await {
             // It is never closed.
             Ok(place) => place.map_err(|_| StoreError::Closed),
             Err(_) => {

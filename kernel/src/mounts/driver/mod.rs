@@ -20,13 +20,12 @@ use futures_util::future::LocalBoxFuture;
 use nexus_actors::{Behaviour, Cx, Env, ExitReason, Handle, Message, Reply, Retired, Start};
 use nexus_messages::syscall::DriverSwapped;
 use nexus_supervisors::Backoff;
-use tokio::sync::Semaphore;
 
 pub(super) use messages::{Adopt, Open, Prepare, Probe, Recover};
 pub(super) use opening::{Opened, Threads, open};
 
 use super::breaker::Change;
-use super::guarded::{Guarded, Watch};
+use super::guarded::{Guarded, Places, Watch};
 use super::health::Standing;
 use super::mount::Mount;
 use super::outside::{self, Announce};
@@ -200,7 +199,7 @@ impl Driver {
             passage: self.mount.passage().clone(),
             era,
             opener: (!opened.volatile).then_some(self.generation),
-            places: opened.options.concurrency.map(Semaphore::new),
+            places: opened.options.concurrency.map(Places::new),
         };
         self.mount.fits(opened.path_addressed)?;
         let (volatile, listened) =

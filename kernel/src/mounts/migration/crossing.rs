@@ -14,7 +14,6 @@ use nexus_messages::syscall::MountSpec;
 use nexus_messages::{
     Durability, EntryType, Error, ErrorKind, EventKind, Executed, FileId, Op, Receipt, Timestamp,
 };
-use tokio::sync::Semaphore;
 
 use super::failed::{Attempts, Side, tried};
 use super::files::files;
@@ -26,7 +25,7 @@ use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, PathGuard, Scope};
 use crate::mounts::attach::{commit, mount_entry, rebind, start, stop, told};
 use crate::mounts::driver::Opened;
-use crate::mounts::guarded::{Guarded, Watch};
+use crate::mounts::guarded::{Guarded, Places, Watch};
 use crate::mounts::history;
 use crate::mounts::mount::Mount;
 use crate::mounts::options::{Class, MountOptions};
@@ -112,7 +111,7 @@ fn successor(kernel: &Kernel, mount: &Mount, opened: &Opened, root: FileId, stor
         passage: successor.passage().clone(),
         era: Era::default(),
         opener: None,
-        places: opened.options.concurrency.map(Semaphore::new),
+        places: opened.options.concurrency.map(Places::new),
     };
     let door = Guarded::new(store, false, watch);
     // Before its actor is there, nobody has its pen.

@@ -49,7 +49,7 @@ use nexus_actors::guard;
 use nexus_messages::syscall::{Create, MountSpec};
 use nexus_messages::{Caller, Error, ErrorKind, FileId, Op, VPath, ZoneId};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedMutexGuard, Semaphore, oneshot};
+use tokio::sync::{OwnedMutexGuard, oneshot};
 
 pub(super) use aims::not_aimed_at;
 use aims::{aimed_at, not_taken};
@@ -65,7 +65,7 @@ pub use view::{MigrateOrder, MigrationState, MigrationStatus};
 
 use super::attach::{LOCK_WAIT_MAX, not_opened, warn_of_secrets};
 use super::driver::{DriverArgs, Opened, open};
-use super::guarded::{Guarded, Watch};
+use super::guarded::{Guarded, Places, Watch};
 use super::health::Health;
 use super::messages::Attach;
 use super::mount::Mount;
@@ -379,7 +379,7 @@ impl Run {
             passage: Arc::new(Passage::new()),
             era: Era::default(),
             opener: None,
-            places: opened.options.concurrency.map(Semaphore::new),
+            places: opened.options.concurrency.map(Places::new),
         };
         let target = Arc::new(Guarded::new(opened.driver.clone(), opened.path_addressed, watch));
         let journal = Arc::new(journal);
