@@ -14,6 +14,13 @@ use super::info::failed;
 /// What a folder is opened with.
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// What a folder is opened with that may be entered, and not listed.
+#[cfg(target_os = "linux")]
+const ENTERED: OFlags = FOLDER.union(OFlags::PATH);
+
+#[cfg(not(target_os = "linux"))]
+const ENTERED: OFlags = FOLDER;
+
 /// What a file is opened with beside reading or writing. Without waiting: a pipe that lies there must not hold a thread of the pool.
 pub(super) const FILE: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
@@ -42,7 +49,7 @@ pub(super) fn folder_made(root: &OwnedFd, names: &[&str]) -> Result<OwnedFd, Sto
                     Ok(()) | Err(Errno::EXIST) => {}
                     Err(error) => return Err(failed(error)),
                 }
-                rustix::fs::fsync(&folder).map_err(failed)?;
+                sync_open(&folder).map_err(failed)?;
                 open_folder(&folder, name).map_err(failed)
             }
             opened => opened.map_err(failed),
@@ -76,12 +83,29 @@ fn beneath(_: &OwnedFd, _: &str) -> Option<OwnedFd> {
     None
 }
 
+/// Has the disk keep what is open.
+pub(super) fn sync_open(open: impl AsFd) -> Result<(), Errno> {
+    match rustix::fs::fsync(open) {
+        // A folder that may not be listed cannot be asked for alone.
+        #[cfg(target_os = "linux")]
+        Err(Errno::BADF) => {
+            rustix::fs::sync();
+            Ok(())
+        }
+        synced => synced,
+    }
+}
+
 pub(super) fn dup(folder: &OwnedFd) -> Result<OwnedFd, StoreError> {
     folder.try_clone().map_err(|e| StoreError::io("opening the mounted folder", e))
 }
 
+/// Opens the folder `name`; one that may not be listed, for what is in it.
 pub(super) fn open_folder(parent: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
-    rustix::fs::openat(parent, name, FOLDER, Mode::empty())
+    match rustix::fs::openat(&parent, name, FOLDER, Mode::empty()) {
+        Err(Errno::ACCESS) => rustix::fs::openat(parent, name, ENTERED, Mode::empty()),
+        opened => opened,
+    }
 }
 
 /// A link on the way is, to this driver, something that is not a directory.

@@ -6,7 +6,7 @@
 use std::collections::BinaryHeap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use nexus_kernel::hal::{ListPage, ObjectInfo, PathWrite, StoreError};
 use nexus_messages::syscall::ByteRange;
-use nexus_messages::{Attributes, EntryType};
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, Stat};
+use nexus_messages::{Attributes, EntryType, ErrorKind};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::copying::fill;
@@ -269,16 +269,24 @@ impl Folder {
     }
 
     pub(super) fn list(&self, path: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
-        let folder = folder(&self.root, &self.checked(path)?)?;
+        let names = self.checked(path)?;
+        let folder = folder(&self.root, &names)?;
         let failed = |e| failed(path, e);
+        let listing = match Dir::read_from(&folder) {
+            // It may be listed, and not entered, not even to be opened once more. The mounted folder itself is open for good, and its place in it everybody's.
+            Err(Errno::ACCESS) if !names.is_empty() => Dir::new(dup(&folder)?),
+            listing => listing,
+        };
         let after = after.map(str::as_bytes);
         let left_out = self.left_out_of(path).map(str::as_bytes);
         // The smallest names, largest on top: no more of a large folder is held than the page needs.
-        let mut names: BinaryHeap<String> = BinaryHeap::new();
+        let mut names: BinaryHeap<(String, u64, u32)> = BinaryHeap::new();
         let mut unnameable = Vec::new();
         let mut more = false;
-        for entry in Dir::read_from(&folder).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
+        // One that may not be listed was opened for what is in it.
+        let refused = |e| if e == Errno::BADF { Errno::ACCESS } else { e };
+        for entry in listing.map_err(failed)? {
+            let entry = entry.map_err(|e| failed(refused(e)))?;
             let name = entry.file_name().to_bytes();
             if matches!(name, b"." | b"..")
                 || name.starts_with(HIDDEN.as_bytes())
@@ -288,7 +296,9 @@ impl Folder {
                 continue;
             }
             match std::str::from_utf8(name) {
-                Ok(name) => names.push(name.into()),
+                Ok(name) => {
+                    names.push((name.into(), entry.ino(), u32::from(entry.file_type().as_raw_mode())));
+                }
                 Err(_) => unnameable.push(name.to_vec()),
             }
             if names.len() > limit {
@@ -299,12 +309,16 @@ impl Folder {
         let names = names.into_sorted_vec();
         if let (true, Some(last)) = (more, names.last()) {
             // Those beyond this page are counted on theirs.
-            unnameable.retain(|name| name.as_slice() <= last.as_bytes());
+            unnameable.retain(|name| name.as_slice() <= last.0.as_bytes());
         }
         let mut entries = Vec::with_capacity(names.len());
-        for name in names {
+        for (name, inode, file_type) in names {
             match info::of_name(&folder, &name, &name) {
                 Ok(info) => entries.push((name, info)),
+                // The folder may be listed, and not entered.
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                    entries.push((name, info::of_unseen(FileType::from_raw_mode(file_type as _), inode)));
+                }
                 // It went while we looked.
                 Err(StoreError::NotFound { .. }) => {}
                 Err(error) => return Err(error),
@@ -329,10 +343,10 @@ impl Folder {
         let (parents, name) = split_last(path)?;
         let parent = folder_made(&self.root, &parents)?;
         let mode = attributes.mode.unwrap_or(EntryType::Dir.default_mode());
-        rustix::fs::mkdirat(&parent, name, mode_of(mode)).map_err(|e| failed(path, e))?;
+        // With its own mode it may be one that cannot be opened.
+        rustix::fs::mkdirat(&parent, name, Mode::RWXU).map_err(|e| failed(path, e))?;
         let settle = || {
             let made = open_folder(&parent, name).map_err(|e| failed(path, e))?;
-            // Once more: making it left out what the process masks.
             info::set_open(&made, &attributes.clone().mode(mode), path)?;
             sync(&made, path)?;
             sync(&parent, path)?;
@@ -391,10 +405,14 @@ impl Folder {
         let parent = folder(&self.root, &parents)?;
         match info::of_name(&parent, name, path)?.entry_type {
             EntryType::Reg | EntryType::Dir => {
-                let file = rustix::fs::openat(&parent, name, OFlags::RDONLY | FILE, Mode::empty())
-                    .map_err(|e| failed(path, e))?;
-                info::set_open(&file, attributes, path)?;
-                sync(&file, path)?;
+                match rustix::fs::openat(&parent, name, OFlags::RDONLY | FILE, Mode::empty()) {
+                    Err(Errno::ACCESS) => set_unread(&parent, name, attributes, path)?,
+                    file => {
+                        let file = file.map_err(|e| failed(path, e))?;
+                        info::set_open(&file, attributes, path)?;
+                        sync(&file, path)?;
+                    }
+                }
             }
             // A link has a time of its own, and no permissions.
             _ => {
@@ -450,6 +468,32 @@ impl Folder {
     }
 }
 
+/// Gives what may not be read the attributes that the disk keeps.
+#[cfg(target_os = "linux")]
+fn set_unread(parent: &OwnedFd, name: &str, attributes: &Attributes, path: &str) -> Result<(), StoreError> {
+    let failed = |e| failed(path, e);
+    let open = rustix::fs::openat(parent, name, OFlags::PATH | FILE, Mode::empty()).map_err(failed)?;
+    if !matches!(info::of_open_now(&open, path)?.entry_type, EntryType::Reg | EntryType::Dir) {
+        // It was one of those a moment ago.
+        return Err(StoreError::NotSupported { what: "following a link" });
+    }
+    // What is open so is named by this alone, whatever becomes of its path.
+    let named = format!("/proc/self/fd/{}", open.as_raw_fd());
+    if let Some(mode) = attributes.mode {
+        rustix::fs::chmod(&*named, mode_of(mode)).map_err(failed)?;
+    }
+    if let Some(modified) = attributes.modified {
+        rustix::fs::utimensat(rustix::fs::CWD, &*named, &info::times(modified), AtFlags::empty())
+            .map_err(failed)?;
+    }
+    sync(&open, path)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn set_unread(_: &OwnedFd, _: &str, _: &Attributes, path: &str) -> Result<(), StoreError> {
+    Err(failed(path, Errno::ACCESS))
+}
+
 /// Whether `path` is `folder`, or below it.
 pub(super) fn is_within(path: &str, folder: &str) -> bool {
     path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -493,7 +537,11 @@ fn read_range(file: &mut File, range: ByteRange, size: u64) -> std::io::Result<B
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
+    use crate::local::as_nobody;
 
     #[test]
     fn what_a_process_of_the_same_number_left_is_in_nobodys_way() {
@@ -501,11 +549,11 @@ mod tests {
         let folder = Folder::open(there.path()).unwrap();
         let next = folder.next_part.load(Ordering::Relaxed);
         let left = format!("{HIDDEN}{:x}-{:x}-{next:x}", std::process::id(), folder.number);
-        std::fs::write(there.path().join(left), "left").unwrap();
+        fs::write(there.path().join(left), "left").unwrap();
         let waiting = std::sync::Arc::new(());
         let wanted = Wanted::by(&waiting);
         folder.write("g", &["new".into()], PathWrite::Exclusive, &Attributes::none(), &wanted).unwrap();
-        assert_eq!(std::fs::read(there.path().join("g")).unwrap(), b"new");
+        assert_eq!(fs::read(there.path().join("g")).unwrap(), b"new");
     }
 
     #[test]
@@ -513,28 +561,72 @@ mod tests {
         let there = tempfile::tempdir().unwrap();
         let folder = Folder::open(there.path()).unwrap();
         folder.probe().unwrap();
-        std::fs::remove_dir(there.path()).unwrap();
-        std::fs::create_dir(there.path()).unwrap();
+        fs::remove_dir(there.path()).unwrap();
+        fs::create_dir(there.path()).unwrap();
         let error = folder.probe().unwrap_err();
         assert!(error.is_backend_failure() && error.to_string().contains("removed"), "{error}");
     }
 
+    /// Who is no administrator may not all, also in what is theirs.
+    #[test]
+    fn what_may_not_be_read_is_there_all_the_same() {
+        as_nobody(|| {
+            let there = tempfile::tempdir().unwrap();
+            let folder = Folder::open(there.path()).unwrap();
+            let mode = |name: &str| fs::metadata(there.path().join(name)).unwrap().mode() & 0o7777;
+            let none = Attributes::none();
+            for (name, closed) in [("entered", 0o300), ("closed", 0o000), ("listed", 0o400)] {
+                let made = folder.make_directory(name, &none.clone().mode(closed)).unwrap();
+                assert_eq!((made.mode, mode(name)), (closed, closed));
+                assert_eq!(folder.set_attributes(name, &none.clone().mode(0o700)).unwrap().mode, 0o700);
+                let waiting = std::sync::Arc::new(());
+                let wanted = Wanted::by(&waiting);
+                let file = format!("{name}/f");
+                folder.write(&file, &["content".into()], PathWrite::Exclusive, &none, &wanted).unwrap();
+                folder.set_attributes(name, &none.clone().mode(closed)).unwrap();
+            }
+            // What is in it is found by who knows its name.
+            assert_eq!(folder.read("entered/f", ByteRange::ALL).unwrap().0, "content");
+            let waiting = std::sync::Arc::new(());
+            let wanted = Wanted::by(&waiting);
+            folder.write("entered/d/g", &["more".into()], PathWrite::Whole, &none, &wanted).unwrap();
+            folder.write("entered/f", &["!".into()], PathWrite::Append, &none, &wanted).unwrap();
+            assert_eq!(folder.read("entered/f", ByteRange::ALL).unwrap().0, "content!");
+            folder.delete("entered/d/g").unwrap();
+            assert_eq!(folder.list("entered", None, 9).unwrap_err().kind(), ErrorKind::PermissionDenied);
+            // What is in this one is not more than named.
+            let listed = folder.list("listed", None, 9).unwrap();
+            let (name, info) = &listed.entries[0];
+            assert_eq!((&**name, info.entry_type), ("f", EntryType::Reg));
+            assert_eq!(folder.stat("closed/f").unwrap_err().kind(), ErrorKind::PermissionDenied);
+            assert_eq!(folder.list("", None, 9).unwrap().entries.len(), 3);
+            // A file is described, though it cannot be read.
+            folder.write("f", &["content".into()], PathWrite::Whole, &none.clone().mode(0), &wanted).unwrap();
+            let dated = none.clone().mode(0o200).modified(nexus_messages::Timestamp(7_000_000_000));
+            let described = folder.set_attributes("f", &dated).unwrap();
+            assert_eq!((described.mode, described.modified.secs()), (0o200, 7));
+            for name in ["entered", "closed", "listed"] {
+                folder.set_attributes(name, &none.clone().mode(0o700)).unwrap();
+            }
+        });
+    }
+
     #[test]
     fn what_is_replaced_keeps_its_owner() {
-        use std::os::unix::fs::{MetadataExt, chown};
+        use std::os::unix::fs::chown;
 
         let there = tempfile::tempdir().unwrap();
         let folder = Folder::open(there.path()).unwrap();
         let file = there.path().join("f");
-        std::fs::write(&file, "old").unwrap();
+        fs::write(&file, "old").unwrap();
         // Others than the system's administrator can give nothing away, and keep what they had.
         let _ = chown(&file, Some(12_345), Some(54_321));
-        let owner = |file: &Path| std::fs::metadata(file).map(|it| (it.uid(), it.gid())).unwrap();
+        let owner = |file: &Path| fs::metadata(file).map(|it| (it.uid(), it.gid())).unwrap();
         let before = owner(&file);
         let waiting = std::sync::Arc::new(());
         let wanted = Wanted::by(&waiting);
         folder.write("f", &["new".into()], PathWrite::Whole, &Attributes::none(), &wanted).unwrap();
-        assert_eq!((owner(&file), std::fs::read(&file).unwrap()), (before, b"new".to_vec()));
+        assert_eq!((owner(&file), fs::read(&file).unwrap()), (before, b"new".to_vec()));
     }
 
     #[test]
@@ -546,23 +638,23 @@ mod tests {
         let data = ["", "ab", "", "cde"].map(Bytes::from);
         let how = PathWrite::At { offset: 3, truncate: false };
         folder.write("f", &data, how, &Attributes::none(), &wanted).unwrap();
-        assert_eq!(std::fs::read(there.path().join("f")).unwrap(), b"\0\0\0abcde");
+        assert_eq!(fs::read(there.path().join("f")).unwrap(), b"\0\0\0abcde");
         let how = PathWrite::At { offset: 1, truncate: true };
         folder.write("f", &[], how, &Attributes::none(), &wanted).unwrap();
-        assert_eq!(std::fs::read(there.path().join("f")).unwrap(), b"\0");
+        assert_eq!(fs::read(there.path().join("f")).unwrap(), b"\0");
     }
 
     #[test]
     fn a_whole_write_that_was_given_up_meanwhile_does_not_take_the_files_place() {
         let there = tempfile::tempdir().unwrap();
         let folder = Folder::open(there.path()).unwrap();
-        std::fs::write(there.path().join("f"), "acknowledged").unwrap();
+        fs::write(there.path().join("f"), "acknowledged").unwrap();
         for (name, how) in [("f", PathWrite::Whole), ("g", PathWrite::Exclusive)] {
             let late = [Bytes::from("late")];
             let written = folder.write(name, &late, how, &Attributes::none(), &Wanted::by_nobody());
             assert!(matches!(written, Err(StoreError::Closed)), "{written:?}");
         }
-        assert_eq!(std::fs::read(there.path().join("f")).unwrap(), b"acknowledged");
-        assert_eq!(std::fs::read_dir(there.path()).unwrap().count(), 1, "nothing is left of it");
+        assert_eq!(fs::read(there.path().join("f")).unwrap(), b"acknowledged");
+        assert_eq!(fs::read_dir(there.path()).unwrap().count(), 1, "nothing is left of it");
     }
 }

@@ -21,7 +21,11 @@ pub(super) fn failed(path: &str, error: Errno) -> StoreError {
 
 /// Of what failed when the change at `path` was made already: nobody knows what a crash leaves of it.
 pub(super) fn done(path: &str, error: &StoreError) -> StoreError {
-    StoreError::Unknown { what: format!("changing {path:?}"), cause: error.to_string() }
+    let (what, cause) = (format!("changing {path:?}"), error.to_string());
+    match error.is_backend_failure() {
+        true => StoreError::Unknown { what, cause },
+        false => StoreError::Doubtful { what, cause },
+    }
 }
 
 /// What is called `name` in `parent`, and is at `path`.
@@ -35,6 +39,16 @@ pub(super) fn of_name(parent: &OwnedFd, name: &str, path: &str) -> Result<Object
         info.link_target = target.to_str().ok().map(Into::into);
     }
     Ok(info)
+}
+
+/// What is there of an entry of this type of which no more can be told: its folder may be listed, and not entered.
+pub(super) fn of_unseen(file_type: FileType, inode: u64) -> ObjectInfo {
+    let entry_type = type_of_file(file_type);
+    let mut info =
+        ObjectInfo::new(entry_type, 0, ContentId::Tag(format!("{inode:x}-unseen").into()), Timestamp(0));
+    info.inode = inode;
+    info.mode = 0;
+    info
 }
 
 /// What kind of entry is called `name` in `parent`.
@@ -100,7 +114,11 @@ fn of_stat(stat: &Stat) -> ObjectInfo {
     reason = "the field's type differs from system to system"
 )]
 fn type_of_stat(stat: &Stat) -> EntryType {
-    match FileType::from_raw_mode(stat.st_mode as _) {
+    type_of_file(FileType::from_raw_mode(stat.st_mode as _))
+}
+
+fn type_of_file(file_type: FileType) -> EntryType {
+    match file_type {
         FileType::RegularFile => EntryType::Reg,
         FileType::Directory => EntryType::Dir,
         FileType::Symlink => EntryType::Link,

@@ -17,6 +17,20 @@ mod staging;
 mod transport;
 mod upload;
 
+/// Runs `job` as somebody who may not do everything, on a thread of its own.
+#[cfg(test)]
+fn as_nobody(job: impl FnOnce() + Send) {
+    const NOBODY: u32 = 65_534;
+    let nobody = rustix::process::Uid::from_raw(NOBODY);
+    let run = || {
+        if rustix::process::geteuid().is_root() {
+            rustix::thread::set_thread_res_uid(nobody, nobody, nobody).expect("who may all may this");
+        }
+        job();
+    };
+    std::thread::scope(|scope| scope.spawn(run).join()).expect("the claims hold");
+}
+
 pub(crate) use blobs::{Blobs, PACKS_FOLDER, check_key};
 pub use paths::PathLocal;
 pub use transport::LocalTransport;

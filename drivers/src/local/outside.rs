@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -64,6 +65,8 @@ struct State {
     waiting: HashSet<String>,
     missed: bool,
     closed: bool,
+    /// Of what the system does not tell, in words.
+    trouble: Option<String>,
     /// At what is being looked, unless the driver has changed it since.
     looking: Option<String>,
     /// How many changes of the driver's own are under way at a path.
@@ -78,6 +81,7 @@ impl Heard {
             waiting: HashSet::new(),
             missed: false,
             closed: false,
+            trouble: None,
             looking: None,
             under_way: HashMap::new(),
             known: Cache::new(OWN_MAX),
@@ -88,6 +92,11 @@ impl Heard {
     fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state.lock());
         self.bell.notify_one();
+    }
+
+    /// What is not noticed, in words.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.state.lock().trouble.clone()
     }
 
     fn close(&self) {
@@ -239,9 +248,58 @@ impl Watching {
         let mut watcher =
             RecommendedWatcher::new(move |told| hears.hear(&below, left_out.as_deref(), told), config)
                 .map_err(failed)?;
-        watcher.watch(&root, RecursiveMode::Recursive).map_err(failed)?;
-        Ok(Self { heard, _watcher: watcher })
+        let mut deaf = Deaf::default();
+        let begun = watch_below(&mut watcher, &root, &mut deaf).map_err(failed);
+        let trouble = match &begun {
+            Err(error) => Some(error.to_string()),
+            Ok(()) => deaf.told(&root),
+        };
+        if let Some(trouble) = &trouble {
+            tracing::warn!(folder = %root.display(), trouble, "not all that others change is noticed");
+        }
+        heard.state.lock().trouble = trouble;
+        begun.map(|()| Self { heard, _watcher: watcher })
     }
+}
+
+/// Folders of which the system does not tell this process.
+#[derive(Default)]
+struct Deaf {
+    count: u64,
+    first: Option<(PathBuf, notify::Error)>,
+}
+
+impl Deaf {
+    fn told(&self, root: &Path) -> Option<String> {
+        let (path, error) = self.first.as_ref()?;
+        let path = path.strip_prefix(root).unwrap_or(path).display();
+        Some(format!("what others change in {} folders is not noticed, such as {path}: {error}", self.count))
+    }
+}
+
+/// Has `watcher` tell of `folder` and of all below it, but for what this process may not look into, or what went meanwhile.
+fn watch_below(watcher: &mut dyn Watcher, folder: &Path, deaf: &mut Deaf) -> notify::Result<()> {
+    let Err(error) = watcher.watch(folder, RecursiveMode::Recursive) else { return Ok(()) };
+    let kind = match &error.kind {
+        notify::ErrorKind::PathNotFound => ErrorKind::NotFound,
+        notify::ErrorKind::Io(error) => error.kind(),
+        _ => return Err(error),
+    };
+    if !matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::PermissionDenied) {
+        return Err(error);
+    }
+    // It ended at the first one that is so. What it came to before that is watched, and each folder that comes to be there.
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        if kind == ErrorKind::PermissionDenied {
+            deaf.count += 1;
+            deaf.first.get_or_insert((folder.to_owned(), error));
+        }
+        return Ok(());
+    };
+    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|it| it.is_dir())) {
+        watch_below(watcher, &entry.path(), deaf)?;
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Watching {
@@ -352,9 +410,13 @@ impl OutsideChanges for Told {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use nexus_actors::{HostConfig, block_on};
 
     use super::*;
+    use crate::local::as_nobody;
 
     #[test]
     fn more_than_can_be_told_is_told_as_missed_and_what_comes_then_is_told() {
@@ -383,6 +445,39 @@ mod tests {
         heard.close();
         assert_eq!(block_on(told.next()).unwrap(), None);
         env.stop();
+    }
+
+    #[test]
+    fn a_folder_that_may_not_be_looked_into_keeps_no_other_from_being_noticed() {
+        as_nobody(|| {
+            let env = Env::host(HostConfig::default()).unwrap();
+            let root = tempfile::tempdir().unwrap();
+            let at = |name: &str| root.path().join(name);
+            for name in ["a", "b/closed", "b/open/deep", "c"] {
+                std::fs::create_dir_all(at(name)).unwrap();
+            }
+            let mode = |mode| std::fs::set_permissions(at("b/closed"), Permissions::from_mode(mode)).unwrap();
+            mode(0);
+            let (heard, folder) = (Heard::new(env.clone()), Arc::new(Folder::open(root.path()).unwrap()));
+            let mut told =
+                Told { heard: heard.clone(), folder: Arc::downgrade(&folder), pool: env.pool("test", 1, 8) };
+            let watching = Watching::begin(folder.path().to_owned(), None, heard.clone()).unwrap();
+            let trouble = heard.trouble().unwrap();
+            assert!(trouble.contains("1 folders") && trouble.contains("b/closed"), "{trouble}");
+            std::fs::create_dir(at("b/open/new")).unwrap();
+            for name in ["a/f", "b/f", "b/open/deep/f", "c/f"] {
+                std::fs::write(at(name), "theirs").unwrap();
+                loop {
+                    let told = block_on(env.timeout(SETTLE * 1_000, told.next()));
+                    if matches!(told, Ok(Ok(Some(OutsideChange::At { path, .. }))) if path == name) {
+                        break;
+                    }
+                }
+            }
+            drop(watching);
+            mode(0o700);
+            env.stop();
+        });
     }
 
     #[test]

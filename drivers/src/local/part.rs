@@ -11,7 +11,7 @@ use nexus_messages::{Attributes, EntryType};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::descend::{FILE, open_folder};
+use super::descend::{FILE, open_folder, sync_open};
 use super::info::{self, done, failed};
 use crate::pooled::Wanted;
 
@@ -178,7 +178,7 @@ fn rename_new(_: &OwnedFd, _: &str, _: &OwnedFd, _: &str) -> Result<(), Errno> {
 }
 
 pub(super) fn sync(file: impl AsFd, path: &str) -> Result<(), StoreError> {
-    rustix::fs::fsync(file).map_err(|e| failed(path, e))
+    sync_open(file).map_err(|e| failed(path, e))
 }
 
 /// Removes from `folder` what processes that were killed left in the making.

@@ -119,6 +119,10 @@ impl ObjectStore for PathLocal {
     fn probe(&self) -> StoreFuture<'_, ()> {
         self.look("probing a folder", Folder::probe)
     }
+
+    fn trouble(&self) -> Option<String> {
+        self.heard.as_ref().and_then(|heard| heard.trouble())
+    }
 }
 
 impl PathStore for PathLocal {
