@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 
 use nexus::actors::{Inject, Moment};
-use nexus::{ErrorKind, Executed, Kill, MountSpec, MountStatus, blocking};
+use nexus::{ErrorKind, Executed, Kill, MountSpec, MountState, MountStatus, blocking};
 use nexus_drivers::faults::Faults;
 use nexus_drivers::wal::{WalConfig, WalMetastore};
 
@@ -173,6 +173,34 @@ fn a_swap_succeeds_although_the_drivers_actor_dies_of_publishing() {
             nx.shutdown().expect("it stops");
         }
     }
+}
+
+/// What has to be written at a boot for what begins empty is no reason for the rest not to come up: room is made there.
+#[test]
+fn a_mount_that_cannot_begin_empty_hinders_no_other() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let nx = begin(folder.path(), &metastore(folder.path()));
+    nx.mount("/memory", MountSpec::new("memory")).expect("it mounts");
+    nx.write("/memory/f", vec![1; LARGE]).expect("it writes");
+    nx.shutdown().expect("it stops");
+    let metastore = metastore(folder.path());
+    metastore.arm(Stop::Full);
+    let nx = boot(folder.path(), &metastore);
+    assert_eq!(nx.read("/m/f").expect("it is there"), vec![1; LARGE]);
+    let there = nx.mounts().expect("they are listed");
+    let there = there.iter().find(|mount| mount.point.as_str() == "/memory").expect("it is there");
+    assert!(
+        matches!(&there.state, MountState::Failed { cause, .. } if cause.contains("begin anew")),
+        "{there:?}"
+    );
+    let error = nx.read("/memory/f").expect_err("it is gone").to_string();
+    assert!(error.contains("begin anew"), "{error}");
+    metastore.open();
+    nx.write("/m/g", "there is room").expect("it writes");
+    nx.unmount("/memory").expect("it goes");
+    nx.mount("/memory", MountSpec::new("memory")).expect("it mounts");
+    nx.write("/memory/f", "anew").expect("it writes");
+    nx.shutdown().expect("it stops");
 }
 
 /// A row that cannot be written is no reason for the old driver to go.

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::join;
-use nexus_messages::{Caller, EntryType, Error, FileId, MountContext, Op, Timestamp};
+use nexus_messages::{Caller, EntryType, Error, ErrorKind, FileId, MountContext, Op, Timestamp};
 
 use super::attach::{commit, open, remembered, route, start};
 use super::driver::Recover;
+use super::health::Standing;
 use super::mount::Mount;
 use super::options::{Class, MountOptions};
 use super::{history, migration};
@@ -103,6 +104,16 @@ async fn begin_history(kernel: &Kernel, mount: &Mount, volatile: bool) -> Result
     }
 }
 
+/// Leaves a mount without a driver, and says why to whoever calls: what is mounted there hides what else would be there all the same.
+fn keep_shut(kernel: &Kernel, mount: &Mount, why: String) {
+    tracing::error!(point = %mount.point, why, "a mount stays shut until it is mounted again");
+    let until = kernel.env().now();
+    mount.health().set_standing(Standing::Failed { cause: why.as_str().into(), until });
+    let error = StoreError::Backend { what: format!("mounting {} again", mount.point), cause: why };
+    mount.health().note(kernel.env(), &error);
+    mount.health().ended(error);
+}
+
 /// The mounts that are attached. Of two at one point, which a mount leaves behind that was cut short, the one that was made last.
 fn latest(known: Vec<(FileId, MountRow)>) -> Vec<(FileId, MountRow)> {
     let mut mounts: Vec<(FileId, MountRow)> = Vec::new();
@@ -143,18 +154,39 @@ pub(super) async fn remount(kernel: Arc<Kernel>) -> Result<usize, Error> {
         }
         let volatile = kernel.catalogue().get(&row.spec.driver).is_some_and(|factory| factory.volatile());
         let scratch = MountOptions::of(&row.spec).unwrap_or_default().class() == Class::Scratch;
-        let root = if volatile || scratch { begin_empty(&kernel, root, &row, by_path).await? } else { root };
+        let empty = match volatile || scratch {
+            true => Some(begin_empty(&kernel, root, &row, by_path).await),
+            false => None,
+        };
+        let (root, shut) = match empty {
+            None => (root, None),
+            Some(Ok(root)) => (root, None),
+            // The others must come up, with which room can be made.
+            Some(Err(error)) if error.kind() == ErrorKind::StoreFull => (root, Some(error.to_string())),
+            Some(Err(error)) => return Err(error),
+        };
         let generation = kernel.caches().metadata.new_mount();
         let mount = Mount::new(root, row.zone, row.tree, row.point, row.spec, generation);
         let mount = Arc::new(match by_path {
             Some(by_path) => mount.known(by_path),
             None => mount,
         });
+        if let Some(why) = shut {
+            keep_shut(&kernel, &mount, format!("it could not begin anew, as empty as it is now: {why}"));
+            mounts.push(mount);
+            continue;
+        }
         begin_history(&kernel, &mount, volatile).await?;
         migration::found(&kernel, &mount).map_err(failed)?;
-        start(&kernel, &mount)
-            .await
-            .map_err(|(kind, why)| Error::new(Op::Mount, &mount.point, kind).because(why))?;
+        match start(&kernel, &mount).await {
+            Ok(()) => {}
+            Err((kind @ ErrorKind::Down, why)) => {
+                return Err(Error::new(Op::Mount, &mount.point, kind).because(why));
+            }
+            Err((_, why)) => {
+                keep_shut(&kernel, &mount, format!("its driver's actor could not be started: {why}"))
+            }
+        }
         mounts.push(mount);
     }
     open_all(&kernel, &mounts).await;

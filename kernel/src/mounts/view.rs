@@ -122,7 +122,7 @@ pub enum MountState {
     Failed {
         /// Why.
         cause: String,
-        /// When it is tried again; it is being tried when that is over.
+        /// When it is tried again; it is being tried when that is over, unless the cause says that it stays shut.
         retry_at: Timestamp,
     },
 }
