@@ -6,7 +6,7 @@
 use std::collections::BinaryHeap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +15,8 @@ use bytes::Bytes;
 use nexus_kernel::hal::{ListPage, ObjectInfo, PathWrite, StoreError};
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, EntryType, ErrorKind};
+use parking_lot::Mutex;
+use quick_cache::unsync::Cache;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
@@ -28,6 +30,9 @@ use crate::pooled::Wanted;
 /// How often a read is tried again because the file was written to meanwhile, before it is given as it is.
 const READS_MAX: usize = 4;
 
+/// Of how many folders it is known that nothing is left in them of killed processes.
+const CLEANED_MAX: usize = 4_096;
+
 #[derive(Debug)]
 pub(super) struct Folder {
     root: OwnedFd,
@@ -35,6 +40,8 @@ pub(super) struct Folder {
     /// Which of this process's folders it is.
     number: u64,
     next_part: AtomicU64,
+    /// In which folders, by device and inode, nothing is left of killed processes.
+    cleaned: Mutex<Cache<(u128, u128), ()>>,
     /// What lies in it and is not served.
     left_out: OnceLock<String>,
     /// Whether what of it is in memory can be read without waiting.
@@ -60,6 +67,7 @@ impl Folder {
             path,
             number,
             next_part: AtomicU64::new(0),
+            cleaned: Mutex::new(Cache::new(CLEANED_MAX)),
             left_out: OnceLock::new(),
         })
     }
@@ -179,7 +187,7 @@ impl Folder {
             return written;
         }
         what_may_be_replaced(&parent, name, path, &how)?;
-        let part = Part::create(dup(&parent)?, || self.hidden_name(), path)?;
+        let part = self.part_in(&parent, path)?;
         part.write(data, path)?;
         part.place(&parent, name, path, &how, attributes, wanted)
     }
@@ -201,7 +209,7 @@ impl Folder {
         let parent = folder_made(&self.root, &to_parents)?;
         let how = if exclusive { PathWrite::Exclusive } else { PathWrite::Whole };
         what_may_be_replaced(&parent, to_name, to, &how)?;
-        let part = Part::create(dup(&parent)?, || self.hidden_name(), to)?;
+        let part = self.part_in(&parent, to)?;
         for _ in 0..READS_MAX {
             fill(&source, before.size, part.file(), from, wanted)?;
             // As with a read: what is written to meanwhile is copied again.
@@ -219,10 +227,24 @@ impl Folder {
         self.checked(path)?;
         let (parents, _) = split_last(path)?;
         let folder = folder_there(&self.root, &parents)?;
-        if let Err(error) = remove_left(&folder) {
-            tracing::warn!(%path, %error, "what killed processes left of their files in the making stays");
-        }
+        clean(&folder, path);
         Part::create(folder, || self.hidden_name(), path)
+    }
+
+    /// A hidden file in the folder `parent`, for what is to be at `path`. With the first one what was left there goes.
+    fn part_in(&self, parent: &OwnedFd, path: &str) -> Result<Part, StoreError> {
+        let stat = rustix::fs::fstat(parent).map_err(|e| failed(path, e))?;
+        let is_first = {
+            let (mut cleaned, which) =
+                (self.cleaned.lock(), (u128::from(stat.st_dev), u128::from(stat.st_ino)));
+            let is_first = cleaned.get(&which).is_none();
+            cleaned.insert(which, ());
+            is_first
+        };
+        if is_first {
+            clean(parent, path);
+        }
+        Part::create(dup(parent)?, || self.hidden_name(), path)
     }
 
     /// Makes the hidden file the one at `path`.
@@ -406,7 +428,7 @@ impl Folder {
         match info::of_name(&parent, name, path)?.entry_type {
             EntryType::Reg | EntryType::Dir => {
                 match rustix::fs::openat(&parent, name, OFlags::RDONLY | FILE, Mode::empty()) {
-                    Err(Errno::ACCESS) => set_unread(&parent, name, attributes, path)?,
+                    Err(Errno::ACCESS) => info::set_unread(&parent, name, attributes, path)?,
                     file => {
                         let file = file.map_err(|e| failed(path, e))?;
                         info::set_open(&file, attributes, path)?;
@@ -468,30 +490,11 @@ impl Folder {
     }
 }
 
-/// Gives what may not be read the attributes that the disk keeps.
-#[cfg(target_os = "linux")]
-fn set_unread(parent: &OwnedFd, name: &str, attributes: &Attributes, path: &str) -> Result<(), StoreError> {
-    let failed = |e| failed(path, e);
-    let open = rustix::fs::openat(parent, name, OFlags::PATH | FILE, Mode::empty()).map_err(failed)?;
-    if !matches!(info::of_open_now(&open, path)?.entry_type, EntryType::Reg | EntryType::Dir) {
-        // It was one of those a moment ago.
-        return Err(StoreError::NotSupported { what: "following a link" });
+/// Removes from `folder`, in which something is to be made at `path`, what killed processes left of such.
+fn clean(folder: &OwnedFd, path: &str) {
+    if let Err(error) = remove_left(folder) {
+        tracing::warn!(%path, %error, "what killed processes left of their files in the making stays");
     }
-    // What is open so is named by this alone, whatever becomes of its path.
-    let named = format!("/proc/self/fd/{}", open.as_raw_fd());
-    if let Some(mode) = attributes.mode {
-        rustix::fs::chmod(&*named, mode_of(mode)).map_err(failed)?;
-    }
-    if let Some(modified) = attributes.modified {
-        rustix::fs::utimensat(rustix::fs::CWD, &*named, &info::times(modified), AtFlags::empty())
-            .map_err(failed)?;
-    }
-    sync(&open, path)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn set_unread(_: &OwnedFd, _: &str, _: &Attributes, path: &str) -> Result<(), StoreError> {
-    Err(failed(path, Errno::ACCESS))
 }
 
 /// Whether `path` is `folder`, or below it.
@@ -554,6 +557,23 @@ mod tests {
         let wanted = Wanted::by(&waiting);
         folder.write("g", &["new".into()], PathWrite::Exclusive, &Attributes::none(), &wanted).unwrap();
         assert_eq!(fs::read(there.path().join("g")).unwrap(), b"new");
+    }
+
+    #[test]
+    fn what_killed_processes_left_goes_with_the_first_write_beside_it() {
+        let there = tempfile::tempdir().unwrap();
+        let folder = Folder::open(there.path()).unwrap();
+        let waiting = std::sync::Arc::new(());
+        let wanted = Wanted::by(&waiting);
+        let left = |name: &str| there.path().join(name).join(format!("{HIDDEN}1-2-3"));
+        for name in ["d", "e"] {
+            fs::create_dir(there.path().join(name)).unwrap();
+            fs::write(left(name), "left").unwrap();
+        }
+        folder.write("d/f", &["new".into()], PathWrite::Whole, &Attributes::none(), &wanted).unwrap();
+        assert!(!left("d").exists() && left("e").exists());
+        folder.copy("d/f", "e/f", true, &wanted).unwrap();
+        assert!(!left("e").exists());
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! What the disk says of an entry, in the kernel's words.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nexus_kernel::hal::{ObjectInfo, StoreError};
 use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
-use rustix::fs::{AtFlags, FileType, Mode, Stat, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
+
+use super::descend::{FILE, sync_open};
 
 /// The bits of a mode that are permissions.
 const PERMISSIONS: u32 = 0o7777;
@@ -158,4 +160,35 @@ pub(super) fn set_open(file: impl AsFd, attributes: &Attributes, path: &str) -> 
         rustix::fs::futimens(&file, &times(modified)).map_err(|e| failed(path, e))?;
     }
     Ok(())
+}
+
+/// Gives what may not be read the attributes that the disk keeps.
+#[cfg(target_os = "linux")]
+pub(super) fn set_unread(
+    parent: &OwnedFd,
+    name: &str,
+    attributes: &Attributes,
+    path: &str,
+) -> Result<(), StoreError> {
+    let failed = |e| failed(path, e);
+    let open = rustix::fs::openat(parent, name, OFlags::PATH | FILE, Mode::empty()).map_err(failed)?;
+    if !matches!(of_open_now(&open, path)?.entry_type, EntryType::Reg | EntryType::Dir) {
+        // It was one of those a moment ago.
+        return Err(StoreError::NotSupported { what: "following a link" });
+    }
+    // What is open so is named by this alone, whatever becomes of its path.
+    let named = format!("/proc/self/fd/{}", open.as_raw_fd());
+    if let Some(mode) = attributes.mode {
+        rustix::fs::chmod(&*named, mode_of(mode)).map_err(failed)?;
+    }
+    if let Some(modified) = attributes.modified {
+        rustix::fs::utimensat(rustix::fs::CWD, &*named, &times(modified), AtFlags::empty())
+            .map_err(failed)?;
+    }
+    sync_open(&open).map_err(failed)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn set_unread(_: &OwnedFd, _: &str, _: &Attributes, path: &str) -> Result<(), StoreError> {
+    Err(failed(path, Errno::ACCESS))
 }

@@ -15,7 +15,7 @@ use crate::router::RouteTable;
 use crate::streams::Sweep;
 use crate::volume::store_error;
 
-/// How long attaching or detaching a mount may take: it waits for calls to end and for a driver to start.
+/// How long attaching or detaching a mount may take, beside the opening of a driver that was given longer than that: it waits for calls to end and for a driver to start.
 const LIFECYCLE_MAX: Duration = Duration::from_secs(60);
 
 /// How long attaching all mounts at boot may take.
@@ -98,7 +98,8 @@ impl Kernel {
             replace: call.replace,
             caller: caller.clone(),
         };
-        let attached = match self.lifecycle.call(attach, LIFECYCLE_MAX).await {
+        let limit = LIFECYCLE_MAX.saturating_add(mounts::opening_max(&attach.spec));
+        let attached = match self.lifecycle.call(attach, limit).await {
             Ok(done) => done?,
             Err(error) => return Err(down(fail(call_kind(error)), error)),
         };

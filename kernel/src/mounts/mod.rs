@@ -46,7 +46,7 @@ pub(crate) use messages::{Attach, Detach, Remount};
 pub use migration::{MigrateOrder, MigrationState, MigrationStatus};
 pub(crate) use migration::{Migrations, ordered};
 pub(crate) use mount::Mount;
-pub(crate) use options::HISTORY_COUNT_MAX;
+pub(crate) use options::{HISTORY_COUNT_MAX, opening_max};
 pub(crate) use passage::{Naming, UnderWay};
 pub(crate) use probe::probe;
 pub(crate) use table::Mounts;

@@ -181,6 +181,11 @@ pub(super) fn going_on(old: &MountSpec, mut spec: MountSpec) -> MountSpec {
     spec
 }
 
+/// How long the driver of `spec` may take to be opened.
+pub(crate) fn opening_max(spec: &MountSpec) -> Duration {
+    MountOptions::of(spec).unwrap_or_default().open
+}
+
 /// Whether the drivers of both find the same content. How they and the kernel treat it is another matter.
 pub(super) fn stores_the_same(one: &MountSpec, other: &MountSpec) -> bool {
     let (one, other) = (for_driver(one, &[]), for_driver(other, &[]));
