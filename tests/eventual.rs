@@ -317,6 +317,35 @@ fn a_change_that_fails_leaves_nothing_behind_that_was_put_off_before_it() {
 }
 
 #[test]
+fn a_call_that_comes_again_and_cannot_be_kept_is_not_told_as_one_that_was_not_made() {
+    block_on(async {
+        for fault in [Fault::Sync, Fault::Error] {
+            let ground = Ground::new();
+            let life = ground.boot(NEVER, MUCH).await;
+            let write = SysWrite::at(path("/again"), "/again").create().op_id(OpId(5));
+            let tx = SysTx::new().with(SysWrite::at(path("/tx"), "/tx").create()).op_id(OpId(6));
+            life.send(write.clone().eventual()).await.expect("it writes");
+            life.send(tx.clone().eventual()).await.expect("it commits");
+            ground.disk.fail_from(0, fault, u64::MAX);
+            for _ in 0..2 {
+                for (error, op_id) in [
+                    (life.send(write.clone()).await.expect_err("it cannot be kept"), OpId(5)),
+                    (life.send(tx.clone()).await.expect_err("it cannot be kept"), OpId(6)),
+                ] {
+                    assert_eq!(
+                        (error.executed(), error.op_id()),
+                        (Executed::Unknown, Some(op_id)),
+                        "{error}"
+                    );
+                }
+            }
+            ground.disk.heal();
+            ground.crash(life).await;
+        }
+    });
+}
+
+#[test]
 fn no_more_is_put_off_than_may_be() {
     block_on(async {
         let ground = Ground::new();

@@ -615,8 +615,10 @@ impl Metastore for WalMetastore {
             if self.state.read().active.published() <= self.durable.read().seq {
                 return Ok(());
             }
-            writer.check()?;
-            writer.journal.hand_over()?;
+            // What is to be on disk was acknowledged before.
+            let of_before = |error| unknown("flushing what was acknowledged before", &error);
+            writer.check().map_err(of_before)?;
+            writer.journal.hand_over().map_err(of_before)?;
             (writer.journal.to_flush(), self.numbers.read().last.clone())
         };
         let flushed = unflushed.flush();

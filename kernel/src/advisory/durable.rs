@@ -201,13 +201,17 @@ impl Kernel {
             let _one = locks.keeping.clone().lock_owned().await;
             let mut ids = locks.durable_at(&key);
             ids.retain(|durable| id.is_none_or(|id| id == *durable));
+            let mut released = Vec::new();
             for id in ids {
                 kernel.commit_lock(Op::Unlock, &at, &caller, Change::Delete(lock_key(id))).await?;
+                // At once: should the next one fail, this one would be held, and gone with the process.
+                released.extend(locks.release(&key, id));
             }
-            Ok(match id {
-                Some(id) => locks.release(&key, id).into_iter().collect(),
-                None => locks.force(&key),
-            })
+            match id {
+                Some(id) => released.extend(locks.release(&key, id)),
+                None => released.extend(locks.force(&key)),
+            }
+            Ok(released)
         };
         self.apart("locks.release", (Op::Unlock, &path), released).await
     }
@@ -232,12 +236,14 @@ impl Kernel {
             }
             let row = self.store().rows(TreeId::ROOT).and_then(|rows| rows.reader.get(&lock_key(id)));
             // What became of a row nobody knows whose commit was not waited for: it may come yet.
-            if !self.advisory().take_doubt(id) && matches!(row, Ok(None)) {
+            let is_doubted = self.advisory().take_doubt(id);
+            if !is_doubted && matches!(row, Ok(None)) {
                 continue;
             }
             let (path, change) = (key.parts().1, Change::Delete(lock_key(id)));
             if let Err(error) = self.commit_lock(Op::Unlock, &path, &caller, change).await {
-                // The next boot finds that its time is over, and tries again.
+                // Whoever looks next tries again: at the next boot it would be held, until its time is over.
+                self.advisory().still_gone(&key, id, is_doubted);
                 tracing::debug!(%path, %error, "the row of a lock that is gone stays for now");
             }
         }

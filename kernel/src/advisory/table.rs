@@ -220,6 +220,14 @@ impl AdvisoryLocks {
         self.bell.ring();
     }
 
+    /// The row of a lock that is not held any more could not be removed: the next one who looks tries again.
+    pub(super) fn still_gone(&self, key: &LockKey, id: LockId, is_doubted: bool) {
+        if is_doubted {
+            self.hearing.doubt(id);
+        }
+        self.hearing.note_gone(key, id);
+    }
+
     /// As [`Hearing::take_gone`].
     pub(super) fn take_gone(&self) -> Vec<(LockKey, LockId)> {
         self.hearing.take_gone()

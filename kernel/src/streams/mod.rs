@@ -203,8 +203,8 @@ async fn sweep_store(
             if is_there && store.state(id).await.is_ok_and(|state| state.limits.age_max.is_some()) {
                 table.ages().note(id, Timestamp(kernel.env().wall()));
             }
-            // Opened meanwhile, its entry is newer than the look at the trees.
-            if !is_there && table.get(id).is_none() {
+            // Made meanwhile, its entry is older than it, and may be in a tree that is newer than the look at those.
+            if !is_there && table.get(id).is_none() && !has_row(kernel, &self::trees(kernel)?, id)? {
                 table.note_dropped(TreeId::ROOT, id);
             }
         }

@@ -468,7 +468,9 @@ pub(super) async fn before(kernel: &Kernel, intent: &Intent, site: &Site) -> Res
         && let Err(error) = store.make_durable(tree, lsn).await
     {
         let error = commit_error(intent.op, &site.path, &error).failed();
-        return Err(error.unwrap_or_else(|| Error::new(intent.op, &site.path, ErrorKind::Busy)));
+        let error = error.unwrap_or_else(|| Error::new(intent.op, &site.path, ErrorKind::Busy));
+        // It was executed, and may stay so.
+        return Err(error.outcome_unknown());
     }
     Ok(Some(receipt))
 }

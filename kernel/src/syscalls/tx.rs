@@ -112,8 +112,10 @@ impl Serve for SysTx {
                 if durability == Durability::Strong
                     && let Err(error) = kernel.store().make_durable(tree, lsn).await
                 {
-                    let error = commit_error(Self::OP, first.path(), &error);
-                    return Err(error.failed().unwrap_or_else(|| Error::global(Self::OP, ErrorKind::Busy)));
+                    let error = commit_error(Self::OP, first.path(), &error).failed();
+                    let error = error.unwrap_or_else(|| Error::global(Self::OP, ErrorKind::Busy));
+                    // It was executed, and may stay so.
+                    return Err(error.outcome_unknown().of_operation(op_id));
                 }
                 return Ok(Transacted::before(Receipt::new(op_id, lsn, durability)));
             }

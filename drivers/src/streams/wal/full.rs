@@ -1,12 +1,13 @@
 //! A disk without room: the store opens on it, however it ended, with all that was acknowledged; and it can be emptied.
 
-use nexus_kernel::hal::{ReadBounds, StoreError, StreamError, StreamLimits};
-use nexus_messages::FileId;
+use bytes::Bytes;
+use nexus_kernel::hal::{Append, ReadBounds, StoreError, StreamError, StreamLimits};
+use nexus_messages::{FileId, OpId, Timestamp};
 
 use super::config::WalStreamsConfig;
 use super::crash::{A, B, Client, Step, begin, holds, life, step};
 use super::model::{SALT, ask_of, open};
-use super::store::Store;
+use super::store::{Ask, Store, Told};
 use crate::disk::sim::{Fault, Outcome, SimDisk};
 use crate::streams::model::Asked;
 
@@ -97,6 +98,24 @@ fn what_a_flush_that_failed_left_in_memory_alone_is_written_again_where_there_is
         assert_eq!(client.check(&open(disk.folder()).unwrap()), Ok(0), "what was seen stays, seed {seed}");
     }
     assert!(kept > 0, "something was in doubt");
+}
+
+#[test]
+fn what_was_done_before_is_not_refused_for_others_who_find_no_room() {
+    let disk = SimDisk::new(1);
+    let store = open(disk.folder()).unwrap();
+    let append = |bytes| Append::new([Bytes::from(vec![7; bytes])], Timestamp(1));
+    let again = || Ask::Append(append(10).op(OpId(7)));
+    let create = |stream| (stream, Ask::Create(StreamLimits::NONE));
+    let done = store.commit(vec![create(A), create(B), (A, again())]);
+    assert!(done.iter().all(Result::is_ok), "{done:?}");
+    disk.fail_from(0, Fault::Growth, u64::MAX);
+    let more = |stream| (stream, Ask::Append(append(60_000)));
+    let told = store.commit(vec![(A, again()), create(A), more(A), more(B)]);
+    assert!(matches!(&told[0], Ok(Told::Appended(appended)) if appended.repeated), "{told:?}");
+    assert!(told[1].is_ok(), "{told:?}");
+    let is_full = |told: &_| matches!(told, Err(StreamError::Store(StoreError::Full)));
+    assert!(told[2..].iter().all(is_full), "{told:?}");
 }
 
 #[test]

@@ -199,15 +199,18 @@ impl Store {
 
     fn commit_all(&self, writer: &mut Writer, asked: Vec<(FileId, Ask)>) -> Vec<Result<Told, StreamError>> {
         let keeps = if asked.iter().all(|(_, ask)| ask.lets_go()) { 0 } else { KEPT_BYTES };
-        let streams: Vec<FileId> = asked.iter().map(|(stream, _)| *stream).collect();
         let mut draft = Draft::new(self, writer);
-        let mut told: Vec<_> = asked.into_iter().map(|(stream, ask)| draft.ask(stream, ask)).collect();
+        // Each with whether something is to be written by then for its stream.
+        let asked = asked.into_iter().map(|(stream, ask)| {
+            let told = draft.ask(stream, ask);
+            (told, draft.changes.contains_key(&stream))
+        });
+        let (mut told, hang_on_it): (Vec<_>, Vec<_>) = asked.unzip();
         let Draft { buffer, last, changes, .. } = draft;
         if let Err(error) = self.write(writer, &buffer, last, keeps) {
-            for (told, stream) in told.iter_mut().zip(streams) {
-                // It may have been refused for what else was asked of this stream, and was not done.
-                let is_of_it = || !error.is_unknown() && changes.contains_key(&stream);
-                if told.is_ok() || is_of_it() {
+            for (told, _) in told.iter_mut().zip(hang_on_it).filter(|(_, hangs)| *hangs) {
+                // It may have been refused for what else was asked of its stream, and was not done.
+                if told.is_ok() || !error.is_unknown() {
                     *told = Err(error.clone().into());
                 }
             }
