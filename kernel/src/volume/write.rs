@@ -476,7 +476,7 @@ fn hold(row: &mut InodeRow, kept: &Kept, intent: &Intent) {
 
 /// Takes over what a copy has of its source.
 fn like(row: &mut InodeRow, source: &Node) {
-    row.mode = source.metadata.entry_type.copied_mode(source.metadata.mode);
+    row.mode = source.metadata.mode;
     row.mime_type.clone_from(&source.metadata.mime_type);
 }
 

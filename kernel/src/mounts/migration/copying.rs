@@ -142,9 +142,7 @@ impl Run {
 
     fn attributes(&self, info: &ObjectInfo) -> Attributes {
         match self.can.attributes {
-            true if self.had.attributes => {
-                Attributes::none().mode(info.entry_type.copied_mode(info.mode)).modified(info.modified)
-            }
+            true if self.had.attributes => Attributes::none().mode(info.mode).modified(info.modified),
             true => Attributes::none().modified(info.modified),
             false => Attributes::none(),
         }

@@ -323,9 +323,7 @@ impl Work {
 }
 
 fn attributes(host: &fs::Metadata) -> Attributes {
-    let mode = host.mode() & PERMISSIONS;
-    let mode = if host.is_file() { EntryType::Reg.copied_mode(mode) } else { mode };
-    Attributes::none().mode(mode).modified(modified(host))
+    Attributes::none().mode(host.mode() & PERMISSIONS).modified(modified(host))
 }
 
 fn modified(host: &fs::Metadata) -> Timestamp {

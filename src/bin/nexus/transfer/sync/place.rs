@@ -128,7 +128,7 @@ pub(super) fn of_space(entry: &FileMetadata) -> Item {
     Item {
         kind,
         size: entry.size,
-        mode: entry.entry_type.copied_mode(entry.mode),
+        mode: entry.mode,
         modified: entry.modified,
         changed: entry.changed,
         content: entry.content_id.clone(),
@@ -148,11 +148,10 @@ pub(super) fn of_host(host: &Path, metadata: &fs::Metadata) -> io::Result<Item> 
     } else {
         Kind::Other("a device, a socket or a pipe".into())
     };
-    let mode = metadata.mode() & PERMISSIONS;
     Ok(Item {
-        mode: if kind == Kind::File { EntryType::Reg.copied_mode(mode) } else { mode },
         kind,
         size: metadata.len(),
+        mode: metadata.mode() & PERMISSIONS,
         modified: metadata.modified().map(Timestamp::from).unwrap_or_default(),
         changed: Timestamp(
             u64::try_from(metadata.ctime())
