@@ -41,6 +41,26 @@ fn importing_again_writes_only_what_changed() {
 }
 
 #[test]
+fn nothing_is_exported_over_what_the_kernel_keeps_its_data_in() {
+    let nexus = Nexus::new();
+    nexus.feed("write /t/meta.redb", "no store");
+    let data = nexus.data();
+    let name = data.file_name().and_then(OsStr::to_str).expect("it has one");
+    nexus.feed(&format!("write /above/{name}/meta.redb"), "no store");
+    nexus.feed("write /above/other/f", "content");
+    for (source, destination) in [("/t", data.clone()), ("/t", data.join("deep")), ("/above", nexus.host(""))]
+    {
+        let ended = nexus.run_args([OsStr::new("export"), OsStr::new(source), destination.as_os_str()]);
+        assert!(ended.status != 0 && ended.err.contains("where Nexus keeps its data"), "{ended:?}");
+        assert!(ended.err.contains("export"), "{ended:?}");
+    }
+    assert!(!nexus.host("other").exists(), "nothing was begun");
+    assert_eq!(nexus.good("cat /t/meta.redb"), "no store");
+    // Beside it there is room.
+    nexus.export("/above/other", &nexus.host("out"));
+}
+
+#[test]
 fn the_last_line_says_files_bytes_and_seconds() {
     let nexus = Nexus::new();
     let source = nexus.host("source");

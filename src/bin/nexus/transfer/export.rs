@@ -15,6 +15,7 @@ use nexus::{ChildSignal, ContentStream, EntryType, ErrorKind, FileMetadata, Op, 
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
 
+use super::sync::not_into_stores;
 use super::{FOUND_MAX, STREAM_BYTES, Transfer, broken, lanes};
 use crate::args::ExportArgs;
 use crate::failure::{Failure, Outcome, Status};
@@ -77,6 +78,7 @@ pub(crate) async fn run(
     let during = |error: nexus::Error| error.during(Op::Export);
     // What a link at the source leads to is exported, and listed under its own path.
     let top = session.nx.send(SysStat::at(source)).await.map_err(during)?;
+    not_into_stores(session, &top.path, destination).await?;
     let (send, items) = flume::bounded(FOUND_MAX);
     let work = Arc::new(Work {
         session: session.clone(),
@@ -338,7 +340,7 @@ async fn pour(
 }
 
 fn describe(file: &File, entry: &FileMetadata) -> io::Result<()> {
-    file.set_permissions(Permissions::from_mode(EntryType::Reg.copied_mode(entry.mode)))?;
+    file.set_permissions(Permissions::from_mode(entry.mode))?;
     match entry.modified {
         // Nobody keeps it.
         Timestamp(0) => Ok(()),

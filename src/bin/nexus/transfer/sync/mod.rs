@@ -22,6 +22,7 @@ use crate::failure::{Failure, Outcome};
 use crate::output::one_line;
 use crate::session::Session;
 use names::{Found, Names};
+pub(super) use overlap::not_into_stores;
 use place::{Item, Kind, Place, comparable};
 
 /// Makes a call that changes what is at a place, once more when the folder that it is in had to be opened for it.

@@ -1,6 +1,6 @@
 //! Whether the two trees are the same folder of the host, or lie in each other there: what was copied would be found, and copied, again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nexus::{Error, ErrorKind, MountStatus, Op, VPath, ZoneId};
 
@@ -106,6 +106,26 @@ impl Kept {
             }
         }
     }
+}
+
+/// Refuses an export of what is at `source` to `host` that would write where the kernel, or a driver, keeps its data.
+pub(crate) async fn not_into_stores(session: &Session, source: &VPath, host: &Path) -> Outcome {
+    let (from, to) = (Place::Space(source.clone()), Place::Host(host.to_owned()));
+    let kept = Kept::of(session, &to).await;
+    let as_export = |failure| match failure {
+        Failure::Call(error) => error.during(Op::Export).into(),
+        failure => failure,
+    };
+    kept.refused(&from, &to, false).map_err(as_export)?;
+    let host = real(host);
+    for Folder { path, what, .. } in kept.0.iter().filter(|folder| !folder.plain) {
+        let Some(below) = path.strip_prefix(&host).ok().and_then(Path::to_str) else { continue };
+        if below_of(&from, below)?.resolved(session).await?.is_some() {
+            let why = format!("{to} has {below}, {what}, and {source} has something of that name");
+            return Err(as_export(told(&from, &to, why)));
+        }
+    }
+    Ok(())
 }
 
 fn told(from: &Place, to: &Place, why: String) -> Failure {
