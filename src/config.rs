@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use figment::Figment;
+use figment::error::Kind;
 use figment::providers::{Env as Environment, Format, Toml};
 use nexus_actors::Env;
 use nexus_kernel::hal::{CacheStore, DriverFactory, Metastore, StreamStore};
@@ -274,8 +276,7 @@ impl Config {
         }
         sources = sources.merge(environment.only(&KEYS));
         let mut layer: Layer = sources.extract().map_err(|why| {
-            let why = why.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-            Error::on_host(Op::Connect, &place, ErrorKind::InvalidArgument).because(why)
+            Error::on_host(Op::Connect, &place, ErrorKind::InvalidArgument).because(told(why))
         })?;
         if let Some(cache) = &mut layer.cache {
             cache.loaded();
@@ -548,6 +549,29 @@ impl Config {
             serving,
         })
     }
+}
+
+/// The lines in which the parser of TOML shows what it could not read: after its first one, that says where it is.
+const EXCERPT: RangeInclusive<usize> = 1..=3;
+
+/// What is wrong, at which key of which source, and not the value: which of them are secret only their driver knows.
+fn told(why: figment::Error) -> String {
+    let told = why.into_iter().map(|mut one| {
+        one.kind = Kind::Message(match one.kind {
+            Kind::Message(text) if text.starts_with("TOML parse error") => {
+                let lines = text.lines().enumerate().filter(|(number, _)| !EXCERPT.contains(number));
+                lines.map(|(_, line)| line).collect::<Vec<_>>().join(": ")
+            }
+            Kind::InvalidType(_, expected) => format!("invalid type, expected {expected}"),
+            Kind::InvalidValue(_, expected) => format!("invalid value, expected {expected}"),
+            Kind::ISizeOutOfRange(_) | Kind::USizeOutOfRange(_) => "a number that is out of range".into(),
+            Kind::Unsupported(_) => "a value of that type is not supported".into(),
+            Kind::UnsupportedKey(_, expected) => format!("a key of another type than {expected}"),
+            other => other.to_string(),
+        });
+        one.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+    });
+    told.collect::<Vec<_>>().join("; ")
 }
 
 fn garbage(interval_s: Option<u64>, grace_s: Option<u64>) -> GarbageConfig {

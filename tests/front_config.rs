@@ -142,3 +142,24 @@ fn the_cache_is_set_like_the_rest_and_its_password_is_not_shown() {
         assert!(!error.contains("hush"), "{error}");
     });
 }
+
+#[test]
+fn what_cannot_be_read_is_told_without_its_value() {
+    let check = |environment: &[(&str, &str)], file: &str, expected: &[&str]| {
+        jailed(environment, &[("nexus-data/nexus.toml", file)], || {
+            let error = Config::load().expect_err("it is refused").to_string();
+            assert!(!error.contains("4711"), "{error}");
+            for part in expected {
+                assert!(error.contains(part), "{part:?} is not in {error:?}");
+            }
+        });
+    };
+    let at = ["secret_key", "nexus.toml", "expected a string"];
+    check(&[], "root_options = { secret_key = 4711 }", &at);
+    check(&[], "root_options = \"secret_key=4711\"", &["root_options", "nexus.toml", "expected a map"]);
+    check(&[], "cache = \"redis://:4711@h", &["nexus.toml", "line 1, column", "invalid"]);
+    check(&[], "io_threads = 1\n[cache]\npassword = 4711x", &["nexus.toml", "line 3, column"]);
+    let environment = |value| [("NEXUS_ROOT_OPTIONS", value)];
+    check(&environment("{secret_key=4711}"), "", &["NEXUS_", "expected a string"]);
+    check(&environment("secret_key=4711"), "", &["NEXUS_", "expected a map"]);
+}
