@@ -46,7 +46,7 @@ pub(super) const DRAIN_MAX: Duration = Duration::from_secs(2);
 /// How often a client that is waited for is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Content of calls under way above which no further call is read.
+/// Content of calls under way above which no further call is read; and of those that wait for what others do, above which no further one of them may wait with content.
 const HELD_MAX: u64 = 64 << 20;
 
 /// Bytes of replies that have not left above which no further call is read.
@@ -78,8 +78,9 @@ pub(super) struct Session {
     under_way: HashMap<u64, UnderWay>,
     /// How many of them may wait for what others do.
     waiting: usize,
-    /// How much content the calls under way have.
+    /// How much content the calls under way have that do not wait for others, and how much those that do.
     held: u64,
+    held_waiting: u64,
     /// What is tied to them goes with the connection at the latest.
     lives: Lives,
     /// As whom the client was taken.
@@ -172,6 +173,7 @@ impl Session {
             under_way: HashMap::new(),
             waiting: 0,
             held: 0,
+            held_waiting: 0,
             last: None,
             streams: Streams::default(),
             sent: Sent::default(),
@@ -223,10 +225,15 @@ impl Session {
 
     fn forget(&mut self, number: u64) {
         if let Some(call) = self.under_way.remove(&number) {
-            self.held -= call.held;
+            *self.held_by(call.waits) -= call.held;
             self.waiting -= usize::from(call.waits.is_some());
             self.shared.counts.calls.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    /// What counts the content of such a call. That of one that waits is none of what keeps others from being read: among them may be the one that it waits for.
+    fn held_by(&mut self, waits: Option<Op>) -> &mut u64 {
+        if waits.is_some() { &mut self.held_waiting } else { &mut self.held }
     }
 
     /// Whether another call may be read.
@@ -334,10 +341,18 @@ impl Session {
             }
         };
         let waits = call.request.waits();
-        if let Some(op) = waits.filter(|_| self.waiting >= WAITS_MAX) {
-            let error = Error::global(op, ErrorKind::Busy);
-            self.reply(number, Err(error.because(format!("{WAITS_MAX} calls of this client wait"))));
-            return Ok(());
+        if let Some(op) = waits {
+            let why = match () {
+                () if self.waiting >= WAITS_MAX => Some(format!("{WAITS_MAX} calls of this client wait")),
+                () if held > 0 && self.held_waiting >= HELD_MAX => {
+                    Some(format!("calls of this client wait with {} bytes", self.held_waiting))
+                }
+                () => None,
+            };
+            if let Some(why) = why {
+                self.reply(number, Err(Error::global(op, ErrorKind::Busy).because(why)));
+                return Ok(());
+            }
         }
         self.shared.counts.served.fetch_add(1, Ordering::Relaxed);
         let takes = can_be_taken_back(&call.request).then(|| caller.clone());
@@ -351,7 +366,7 @@ impl Session {
         let (abort, registration) = AbortHandle::new_pair();
         self.running.push(Tagged { number, call: Abortable::new(future, registration) });
         self.under_way.insert(number, UnderWay { abort, held, takes, waits });
-        self.held += held;
+        *self.held_by(waits) += held;
         self.waiting += usize::from(waits.is_some());
         self.shared.counts.calls.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -511,7 +526,7 @@ impl Session {
         self.running = FuturesUnordered::new();
         self.shared.counts.calls.fetch_sub(self.under_way.len(), Ordering::Relaxed);
         self.under_way.clear();
-        (self.held, self.waiting) = (0, 0);
+        (self.held, self.held_waiting, self.waiting) = (0, 0, 0);
     }
 }
 

@@ -13,8 +13,9 @@ use nexus::{
     ByteRange, Bytes, ErrorKind, Executed, Grep, HookContext, MountSpec, OpId, OpOutcome, Serving, SysLock,
     SysRead, SysWrite, VPath, Verdict, blocking,
 };
+use parking_lot::Mutex;
 
-use crate::bench::{Bench, until};
+use crate::bench::{Bench, PATIENCE, until};
 
 fn path(text: &str) -> VPath {
     VPath::parse(text).expect("written as one")
@@ -219,6 +220,41 @@ fn calls_that_wait_for_others_keep_nobody_of_the_same_connection_from_going_on()
     let locks = bench.owner.kernel().expect("it is the administrator's").advisory().clone();
     until(&bench.owner, "the end of all", || bench.owner.serving().unwrap().unwrap().calls == 0);
     assert_eq!((locks.statistics().held, locks.statistics().waiting), (0, 0));
+}
+
+/// However much they write together: what is beyond what may wait is refused, and who would make room is heard.
+#[test]
+fn messages_that_wait_for_room_keep_nobody_of_the_same_connection_from_making_it() {
+    const MESSAGE: u32 = 1 << 20;
+    const WRITERS: usize = 80;
+    let bench = Bench::new(Serving::administrator());
+    let nx = bench.attach();
+    let at = path("/p");
+    nx.make_pipe(&at, MESSAGE).expect("it is made");
+    let content = pattern(1 << 20);
+    let refused = Arc::new(Mutex::new(Vec::new()));
+    for _ in 0..WRITERS {
+        let (there, refused) = (nx.as_async().clone(), refused.clone());
+        let call = SysWrite::at(&at, content.clone()).wait(Duration::MAX);
+        bench.owner.env().spawn("writes", async move {
+            if let Err(error) = there.send(call).await {
+                refused.lock().push((error.kind(), error.executed()));
+            }
+        });
+    }
+    // Of 64 MiB, the usual limit of what is read.
+    until(&bench.owner, "those that wait", || bench.owner.serving().unwrap().unwrap().calls >= 64);
+    nexus_actors::block_on(async {
+        let reading = Box::pin(nx.as_async().send(SysRead::at(&at).wait(PATIENCE)));
+        let read = bench.owner.env().timeout(PATIENCE, reading).await.expect("it is heard");
+        assert!(read.expect("they write").data == content);
+    });
+    until(&bench.owner, "those that are refused", || !refused.lock().is_empty());
+    let told = refused.lock().clone();
+    assert!(told.iter().all(|told| *told == (ErrorKind::Busy, Executed::No)), "{told:?}");
+    assert!(told.len() <= WRITERS - 64, "{told:?}");
+    nx.shutdown().expect("it lets go");
+    until(&bench.owner, "the end of all", || bench.owner.serving().unwrap().unwrap().calls == 0);
 }
 
 #[test]
