@@ -73,6 +73,33 @@ fn a_record_is_nobody_elses_while_a_command_works_on_it_whatever_deadline_its_gr
 }
 
 #[test]
+fn a_command_whose_record_is_not_extended_any_more_is_waited_for() {
+    let nexus = Nexus::new();
+    let serving = Serving::start(&nexus, &["serve"]);
+    nexus.good("stream make /s");
+    nexus.good("stream append /s one");
+    let (begun, done, ended) = (nexus.host("begun"), nexus.host("done"), nexus.host("ended"));
+    let script = format!(
+        "touch {there}; while [ -e {there} ] && [ ! -e {} ]; do sleep 0.01; done; touch {}",
+        done.display(),
+        ended.display(),
+        there = begun.display(),
+    );
+    let mut works = nexus.command(["stream", "take", "/s", "g", "--hold", "2s", "--", "sh", "-c", &script]);
+    let mut works = works.stderr(Stdio::piped()).spawn().expect("it starts");
+    until("the command works", || begun.exists());
+    serving.signal("KILL");
+    let mut told = BufReader::new(works.stderr.take().expect("it is piped")).lines();
+    let warned = told.next().unwrap().unwrap();
+    assert!(warned.contains("record 0 is not extended, the command goes on: "), "{warned}");
+    std::fs::write(done, "").expect("there is room");
+    assert_eq!(works.wait().expect("it ends").code(), Some(1));
+    assert!(ended.exists());
+    let failed = told.next().unwrap().unwrap();
+    assert!(failed.ends_with("(ESHUTDOWN)"), "{failed}");
+}
+
+#[test]
 fn a_group_gives_each_record_to_one_agent_until_it_is_acknowledged() {
     let nexus = Nexus::new();
     nexus.good("stream make /s");

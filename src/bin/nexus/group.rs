@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::process;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use nexus::syscall::{
     Chosen, Delivered, GroupAction, GroupDone, GroupInfo, GroupSettings, StreamStart, SysGroup, SysTake,
 };
@@ -151,15 +152,24 @@ async fn work(
         .env("NEXUS_RECORD_DELIVERIES", given.deliveries.to_string());
     session.out.flush()?;
     // When it cannot be run, the record goes back with this process.
-    let mut ended = Box::pin(attended_with(session.env(), "take", command, Some(given.record.data.clone())));
-    let every = hold / EXTEND_AFTER;
-    let status = loop {
-        match session.env().timeout(every, &mut ended).await {
-            Ok(ended) => break ended?,
-            Err(_) => {
-                settle(GroupAction::Extend { which: offset.into(), hold: Some(hold) }).await?;
+    let ended = Box::pin(attended_with(session.env(), "take", command, Some(given.record.data.clone())));
+    let extending = Box::pin(async {
+        let mut is_told = false;
+        loop {
+            session.env().sleep(hold / EXTEND_AFTER).await;
+            let extended = settle(GroupAction::Extend { which: offset.into(), hold: Some(hold) }).await;
+            // It may be so the next time. Whose the record is by its end, the group says then.
+            if let Err(error) = extended
+                && !std::mem::replace(&mut is_told, true)
+            {
+                let what = "is not extended, the command goes on";
+                session.out.warn(format_args!("take {at}: record {offset} {what}: {error}"));
             }
         }
+    });
+    let status = match select(ended, extending).await {
+        Either::Left((ended, _)) => ended?,
+        Either::Right((never, _)) => never,
     };
     if status.success() {
         settle(GroupAction::Acknowledge(offset.into())).await?;
