@@ -100,6 +100,18 @@ fn a_command_whose_record_is_not_extended_any_more_is_waited_for() {
 }
 
 #[test]
+fn a_take_waits_for_its_first_record_alone() {
+    let nexus = Nexus::new();
+    nexus.good("stream make /s");
+    nexus.good("stream append /s one two");
+    let mut works = nexus.command(["stream", "take", "/s", "g", "-n", "5", "--wait", "40s", "--", "cat"]);
+    let mut works = works.stdout(Stdio::piped()).spawn().expect("it starts");
+    until("the end of it", || works.try_wait().expect("it is there").is_some());
+    let output = works.wait_with_output().expect("it ends");
+    assert!(output.status.success() && output.stdout == b"onetwo", "{output:?}");
+}
+
+#[test]
 fn a_group_gives_each_record_to_one_agent_until_it_is_acknowledged() {
     let nexus = Nexus::new();
     nexus.good("stream make /s");

@@ -97,6 +97,8 @@ pub(crate) async fn take(session: &Session, args: StreamTakeArgs) -> Outcome {
             let mut failed: Vec<u64> = Vec::new();
             for _ in 0..args.number {
                 let Some(given) = next(&call).await?.pop() else { break };
+                // The first one alone is waited for: what failed is to go back.
+                call.wait = None;
                 let offset = given.record.offset;
                 // Its time went by meanwhile, and it was given anew.
                 if failed.contains(&offset) {
