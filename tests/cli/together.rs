@@ -1,8 +1,9 @@
 //! Commands that wait for one another while nobody serves the data folder.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use nexus::{Config, blocking};
 
@@ -193,6 +194,14 @@ fn how_many_clients_an_owner_in_the_background_takes_is_said_by_the_environment(
         (2, "nexus: $NEXUS_CLIENTS is \"none\", and no number of clients\n")
     );
     assert_eq!(served("0").status, 2);
+    // Who would start one is told so, too, and does not become the owner itself.
+    let mut waits = nexus.command(["lock", "/count", "--", "true"]);
+    waits.env("NEXUS_CLIENTS", "64 ");
+    let refused = end(waits, "");
+    assert_eq!(
+        (refused.status, &*refused.err),
+        (2, "nexus: $NEXUS_CLIENTS is \"64 \", and no number of clients\n")
+    );
     assert_eq!(held.end(), Some(0));
     until("nobody owns the folder", || nexus.is_free());
     // They are more than there are places.
@@ -220,6 +229,21 @@ fn what_keeps_an_owner_from_starting_is_told() {
     let refused = nexus.run("lock /a -- true");
     assert_eq!(refused.status, 1);
     assert!(refused.err.contains("the data folder has format 7000"), "{refused:?}");
+}
+
+#[test]
+fn who_cannot_start_an_owner_says_that_it_is_the_owner_itself() {
+    let nexus = Nexus::new();
+    let binary = nexus.host("nexus");
+    fs::copy(env!("CARGO_BIN_EXE_nexus"), &binary).expect("there is room");
+    let open = fs::File::open(&binary).expect("it is there");
+    // As after an upgrade.
+    fs::remove_file(&binary).expect("it is ours");
+    let mut gone = Command::new(format!("/proc/self/fd/{}", open.as_raw_fd()));
+    gone.arg("--data").arg(nexus.data()).args(["lock", "/a", "--", "true"]);
+    let ended = end(gone, "");
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert!(ended.err.contains("no owner can be started in the background"), "{ended:?}");
 }
 
 #[test]

@@ -14,6 +14,7 @@ use nexus_actors::{Env, HostConfig};
 use crate::args::{Command, PipeArgs, PipeCommand, StreamArgs, StreamCommand};
 use crate::failure::Outcome;
 use crate::line::{self, Line, Place, taken};
+use crate::output::tell;
 use crate::session::{Session, path};
 
 /// How often an owner is started: each one may have ended before this process came to it.
@@ -169,7 +170,12 @@ pub(crate) async fn attach(
         // The other one has ended meanwhile. This process is not to be the owner for others, who may need it for longer.
         nx.shutdown().await?;
     }
-    Ok((nexus::connect_or_attach(own).await?, false))
+    let nx = nexus::connect_or_attach(own).await?;
+    if nx.kernel().is_ok() {
+        let what = "no owner can be started in the background: it is this command";
+        tell(format_args!("{what}, and what others have there ends with it"));
+    }
+    Ok((nx, false))
 }
 
 /// Starts an owner in the background; whether it serves. It outlives this process, and whoever interrupts that does not interrupt it.

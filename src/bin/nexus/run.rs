@@ -72,7 +72,12 @@ async fn in_kernel(
         // What it runs is this process's, and reaches the kernel, as others do, while that is here.
         config = config.serve(Serving::administrator());
     }
-    let opened = match owner::is_for(&command) {
+    let waits = owner::is_for(&command);
+    if waits {
+        // An owner that it starts would say so to nobody.
+        serve::clients(None)?;
+    }
+    let opened = match waits {
         true => Box::pin(owner::attach(config, &data, profile, owner::patience(&command))).await,
         false => Box::pin(owner::connect(config, &data)).await.map(|nx| (nx, false)),
     };

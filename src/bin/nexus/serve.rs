@@ -55,7 +55,7 @@ pub(crate) async fn serve(
 }
 
 /// How many clients are taken: also from the environment, for the one that commands start in the background.
-fn clients(said: Option<u32>) -> Outcome<u32> {
+pub(crate) fn clients(said: Option<u32>) -> Outcome<u32> {
     let Some(clients) = said.map_or_else(|| std::env::var_os(CLIENTS), |_| None) else {
         return Ok(said.unwrap_or(CLIENTS_DEFAULT));
     };
