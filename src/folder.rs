@@ -39,7 +39,7 @@ impl DataFolder {
     /// Takes the folder, and makes it when it is missing; says whether its socket will be served. Blocks on disk.
     pub(crate) fn take(path: &Path, serves: bool) -> Result<Self> {
         let failed = |what: &str, error: io::Error| {
-            Error::on_host(Op::Connect, path, ErrorKind::Io).because(format!("{what}: {error}"))
+            Error::on_host(Op::Connect, path, kind(&error)).because(format!("{what}: {error}"))
         };
         make(path, MODE).map_err(|error| failed("making the data folder", error))?;
         let opened =
@@ -90,6 +90,20 @@ impl Drop for DataFolder {
         if let Err(error) = self.lock.unlock() {
             tracing::warn!(folder = %self.path.display(), %error, "the data folder is given up when its file is closed");
         }
+    }
+}
+
+/// What kind of error it is that keeps the folder from being taken.
+fn kind(error: &io::Error) -> ErrorKind {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+        io::ErrorKind::NotFound => ErrorKind::NotFound,
+        // A file stands where the folder is to be made.
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => ErrorKind::NotADirectory,
+        io::ErrorKind::IsADirectory => ErrorKind::IsADirectory,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::StoreFull,
+        io::ErrorKind::ReadOnlyFilesystem => ErrorKind::ReadOnly,
+        _ => ErrorKind::Io,
     }
 }
 
@@ -207,6 +221,21 @@ mod tests {
         );
         drop(owner);
         DataFolder::take(&path, false).unwrap();
+    }
+
+    #[test]
+    fn what_keeps_a_folder_from_being_taken_is_told_by_its_kind() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("file");
+        fs::write(&file, "").unwrap();
+        for path in [file.clone(), file.join("below")] {
+            let refused = DataFolder::take(&path, false).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::NotADirectory, "{refused}");
+        }
+        let folder = place.path().join("folder");
+        fs::create_dir_all(folder.join(LOCK)).unwrap();
+        assert_eq!(DataFolder::take(&folder, false).unwrap_err().kind(), ErrorKind::IsADirectory);
+        assert_eq!(kind(&io::ErrorKind::PermissionDenied.into()), ErrorKind::PermissionDenied);
     }
 
     #[test]
