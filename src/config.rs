@@ -485,7 +485,7 @@ impl Config {
     }
 
     /// Where the data is; none for a kernel in memory.
-    pub(crate) fn folder(&self) -> Option<&Path> {
+    pub fn folder(&self) -> Option<&Path> {
         self.layer.data_folder.as_deref().filter(|_| !self.in_memory)
     }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 
 use crate::fixture::{Nexus, command, end};
 
@@ -154,6 +155,25 @@ fn the_data_folder_is_told_by_option_environment_or_default() {
         command.env("NEXUS_DATA_DIR", nexus.host("not-this")).arg("--data").arg(nexus.host("by-option"));
     });
     assert!(nexus.host("by-option").is_dir() && !nexus.host("not-this").exists());
+}
+
+#[test]
+fn the_settings_say_the_data_folder_to_commands_as_to_programs() {
+    let nexus = Nexus::new();
+    let elsewhere = nexus.host("elsewhere");
+    fs::write(nexus.host("my.toml"), format!("data_folder = {elsewhere:?}\n")).expect("there is room");
+    let made = |name: &str, value: &Path, path: &str| {
+        let mut mkdir = command();
+        mkdir.args(["mkdir", path]).env(name, value).current_dir(nexus.host("."));
+        assert_eq!(end(mkdir, "").status, 0);
+    };
+    made("NEXUS_CONFIG", &nexus.host("my.toml"), "/by-the-file");
+    made("NEXUS_DATA_FOLDER", &elsewhere, "/by-the-environment");
+    made("NEXUS_DATA_DIR", &elsewhere, "/by-its-other-name");
+    let mut ls = command();
+    ls.arg("--data").arg(&elsewhere).arg("ls");
+    assert_eq!(end(ls, "").out.lines().count(), 3);
+    assert!(!nexus.host("nexus-data").exists());
 }
 
 #[test]

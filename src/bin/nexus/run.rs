@@ -1,6 +1,6 @@
 //! From a parsed command line to an exit status.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nexus::services::audit::Audit;
@@ -60,7 +60,7 @@ async fn in_kernel(
     data: Option<PathBuf>,
     (profile, user): (Option<&str>, Option<String>),
 ) -> Outcome {
-    let data = data.unwrap_or_else(data_folder);
+    let data = data.map_or_else(data_folder, Ok)?;
     if let Command::Fsck(FsckArgs { give_up_after: Some(after), .. }) = &command {
         return fsck::give_up(out, &data, after).and_then(|()| out.flush());
     }
@@ -177,7 +177,7 @@ pub(crate) async fn execute(session: &Arc<Session>, command: Command) -> Outcome
 }
 
 /// The settings: the command line's above the environment's and the file's.
-pub(crate) fn config(data: &std::path::Path, profile: Option<&str>) -> Outcome<Config> {
+pub(crate) fn config(data: &Path, profile: Option<&str>) -> Outcome<Config> {
     // What can be registered by name, and is started at boot when it was.
     let config = Config::load_from(data)?.service::<Audit>().service::<Quota>();
     let Some(name) = profile else { return Ok(config) };
@@ -185,8 +185,12 @@ pub(crate) fn config(data: &std::path::Path, profile: Option<&str>) -> Outcome<C
     Ok(config.profile(profile))
 }
 
-pub(crate) fn data_folder() -> PathBuf {
-    std::env::var_os("NEXUS_DATA_DIR")
-        .filter(|dir| !dir.is_empty())
-        .map_or_else(|| DATA_FOLDER.into(), PathBuf::from)
+/// Where the data is when the command line does not say it: the environment does, or the settings.
+pub(crate) fn data_folder() -> Outcome<PathBuf> {
+    let is_said = |dir: &PathBuf| !dir.as_os_str().is_empty();
+    if let Some(dir) = std::env::var_os("NEXUS_DATA_DIR").map(PathBuf::from).filter(is_said) {
+        return Ok(dir);
+    }
+    let said = Config::load()?.folder().map(Path::to_owned);
+    Ok(said.filter(is_said).unwrap_or_else(|| DATA_FOLDER.into()))
 }

@@ -37,7 +37,7 @@ pub(crate) async fn serve(
     data: Option<PathBuf>,
     profile: Option<&str>,
 ) -> Outcome {
-    let data = data.unwrap_or_else(data_folder);
+    let data = data.map_or_else(data_folder, Ok)?;
     let serving = match &args.agent {
         Some(name) => Serving::agent(name),
         None => Serving::administrator(),

@@ -27,7 +27,7 @@ Logs go to stderr when $NEXUS_LOG or $RUST_LOG asks for them, such as NEXUS_LOG=
 NEXUS_LOG=nexus_kernel::syscall=debug tells each syscall, NEXUS_LOG=nexus_actors=trace each message of an actor."
 )]
 pub(crate) struct Cli {
-    /// The data folder, made when missing [default: $NEXUS_DATA_DIR, else ./nexus-data; of `tour` a temporary one]
+    /// The data folder, made when missing [default: $NEXUS_DATA_DIR, else what the settings say, else ./nexus-data; of `tour` a temporary one]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
 
