@@ -46,6 +46,22 @@ fn a_child_that_is_tied_ends_with_the_connection_and_others_go_on() {
 }
 
 #[test]
+fn a_child_of_an_owner_that_has_ended_is_not_taken_for_one_of_the_next() {
+    let (folder, owner, nx) = served(Serving::administrator());
+    let sleeper = || ChildSpec::new("sleep", ["1000"]);
+    let child = nx.spawn(sleeper()).expect("it starts");
+    owner.shutdown().unwrap();
+    let next =
+        blocking::connect(Config::new(folder.path()).serve(Serving::administrator())).expect("it boots");
+    let other = next.spawn(sleeper()).expect("it starts");
+    assert!(!child.kill(ChildSignal::Kill).expect("the handle attaches again"), "it has ended");
+    refused(child.status(), Errno::ENOENT);
+    refused(child.wait(), Errno::ENOENT);
+    assert!(other.kill(ChildSignal::Terminate).unwrap(), "it runs");
+    assert_eq!(other.wait().unwrap(), ChildExit::Signal(15));
+}
+
+#[test]
 fn who_attaches_as_an_agent_runs_nothing() {
     let (_folder, owner, nx) = served(Serving::agent("coder-7"));
     refused(nx.spawn(ChildSpec::new("cat", ["-"]).stdin(path("/i"))), Errno::EACCES);

@@ -113,6 +113,13 @@ impl Drop for Reservation {
 }
 
 impl ChildTable {
+    /// A table of a kernel that boots at this time, in nanoseconds. Its identities are not those of an earlier one: who asked that for a child may ask this one of it.
+    pub(crate) fn since(wall: u64) -> Self {
+        // In milliseconds, so that programs that take numbers for fractions can tell two apart.
+        let inner = Inner { last: wall / 1_000_000, ..Inner::default() };
+        Self(Arc::new(Mutex::new(inner)))
+    }
+
     /// A place for what is to be started.
     pub(super) fn reserve(&self) -> Result<(Reservation, Place), Untaken> {
         let mut inner = self.0.lock();

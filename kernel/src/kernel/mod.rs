@@ -161,7 +161,7 @@ impl Kernel {
             streams: StreamTable::default(),
             streams_actor: mailbox(env, "streams"),
             hosting: Hosting::default(),
-            children: ChildTable::default(),
+            children: ChildTable::since(env.wall()),
             claims: Claims::default(),
             children_actor: mailbox(env, "children"),
             hooks,
