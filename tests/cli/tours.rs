@@ -1,5 +1,8 @@
 //! The tour.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
 use serde_json::Value;
 
 use crate::fixture::{Nexus, command, end};
@@ -83,4 +86,26 @@ fn the_tour_leaves_out_what_git_ignores_and_keeps_to_a_directory_of_its_own() {
         "/tour-2/tree/.gitignore\n/tour-2/tree/.hidden\n/tour-2/tree/deep\n/tour-2/tree/deep/.gitignore\n/tour-2/tree/deep/open\n/tour-2/tree/kept.txt\n"
     );
     assert_eq!(nexus.good("ls -R /tour"), "/tour/mine\n");
+}
+
+#[test]
+fn a_tour_that_is_interrupted_leaves_nothing_behind() {
+    // While it imports, and while a process of its own writes.
+    for until_step in ["boot", "kill -9"] {
+        let nexus = Nexus::new();
+        let (empty, temporary) = (nexus.host("empty"), nexus.host("temporary"));
+        std::fs::create_dir(&empty).expect("there is room");
+        std::fs::create_dir(&temporary).expect("there is room");
+        let mut tour = command();
+        tour.args(["--json", "tour"]).current_dir(&empty).env("TMPDIR", &temporary).stdout(Stdio::piped());
+        let mut tour = tour.spawn().expect("it starts");
+        let mut lines = BufReader::new(tour.stdout.take().expect("it is piped")).lines();
+        let step = format!("\"step\":\"{until_step}\"");
+        while !lines.next().expect("it comes to that").expect("it can be read").contains(&step) {}
+        let mut kill = Command::new("kill");
+        assert!(kill.arg("-INT").arg(tour.id().to_string()).status().expect("kill is there").success());
+        assert_eq!(tour.wait().expect("it ends").code(), Some(130));
+        let left: Vec<_> = std::fs::read_dir(&temporary).expect("it is there").collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
 }

@@ -45,11 +45,11 @@ pub(super) async fn kill_writer(
     let mut command = Command::new(own);
     command.arg("--data").arg(data).args(profile.map(|name| ["--profile", name]).into_iter().flatten());
     command.args(["tour-writer", below.as_str(), "--round", &round.to_string()]);
-    let mut writer = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(told)?;
-    let acknowledged = listen(env, &mut writer, enough).await;
+    let mut writer = Writer(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(told)?);
+    let acknowledged = listen(env, &mut writer.0, enough).await;
     // It may have ended by itself, which is told below.
-    let _ = writer.kill();
-    let exit = writer.wait().map_err(told)?;
+    let _ = writer.0.kill();
+    let exit = writer.0.wait().map_err(told)?;
     let acknowledged = acknowledged?;
     if acknowledged.len() < enough {
         let why =
@@ -57,6 +57,17 @@ pub(super) async fn kill_writer(
         return Err(Failure::claim("tour", why));
     }
     Ok(acknowledged)
+}
+
+/// A writer, which goes with the tour, also when that is given up.
+struct Writer(Child);
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Reads names until there are enough, has the writer killed, and reads what is left in the pipe: that was acknowledged too.

@@ -11,9 +11,10 @@ mod together;
 pub(crate) mod writer;
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nexus::sys::ActorEntry;
 use nexus::syscall::SysStat;
@@ -28,6 +29,7 @@ use crate::output::Output;
 use crate::ps;
 use crate::run::config;
 use crate::session::{Session, path};
+use crate::signals::{ENDING, Signals};
 use crate::transfer::Transfer;
 use crate::transfer::import::Import;
 
@@ -37,6 +39,12 @@ const BYTES_MAX: u64 = 512 << 20;
 
 /// How often a writer is killed, and after how many acknowledged writes each time.
 const KILLS: [usize; 3] = [150, 400, 900];
+
+/// How long the kernel of a tour that is interrupted may take to end.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether it has.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A tour under way.
 struct Tour<'a> {
@@ -60,29 +68,50 @@ pub(crate) async fn tour(
     // Clock and threads of the tour itself; the kernels have their own.
     let env = Env::host(HostConfig::default())
         .map_err(|error| Failure::host("tour", Path::new("threads"), error))?;
-    let done = Box::pin(walk(out, &env, args, data, profile)).await;
+    let done = Box::pin(unless_interrupted(out, &env, args, data, profile)).await;
     env.stop();
     done
 }
 
-async fn walk(
+/// Walks, and leaves nothing in the folder of what is temporary: also when a signal ends it.
+async fn unless_interrupted(
     out: &Output,
     env: &Env,
     args: TourArgs,
     data: Option<PathBuf>,
     profile: Option<&str>,
 ) -> Outcome {
+    let mut signals = Signals::listen(env, "tour", ENDING).await?;
     let temporary = tempfile::Builder::new().prefix("nexus-tour-").tempdir();
     let temporary = temporary.map_err(|error| Failure::host("tour", &std::env::temp_dir(), error))?;
-    let source = Source::choose(args.source, temporary.path())?;
-    let mut tour = Tour {
-        out,
-        env: env.clone(),
-        begun: env.now(),
-        profile,
-        data: data.unwrap_or_else(|| temporary.path().join("data")),
-        base: VPath::root(),
+    let data = data.unwrap_or_else(|| temporary.path().join("data"));
+    let walking = walk(out, env, args, data.clone(), temporary.path(), profile);
+    let Some(done) = signals.unless_one(out, walking).await? else {
+        // The kernel ends by itself, and writes there until then.
+        let latest = env.now() + ENDS_WITHIN;
+        while data.starts_with(temporary.path()) && !is_free(&data) && env.now() < latest {
+            env.sleep(LOOK_EVERY).await;
+        }
+        return temporary.close().map_err(|error| Failure::host("tour", &std::env::temp_dir(), error));
     };
+    done
+}
+
+/// Whether nobody owns the data folder.
+fn is_free(data: &Path) -> bool {
+    File::open(data.join("nexus.lock")).map_or(true, |lock| lock.try_lock().is_ok())
+}
+
+async fn walk(
+    out: &Output,
+    env: &Env,
+    args: TourArgs,
+    data: PathBuf,
+    temporary: &Path,
+    profile: Option<&str>,
+) -> Outcome {
+    let source = Source::choose(args.source, temporary)?;
+    let mut tour = Tour { out, env: env.clone(), begun: env.now(), profile, data, base: VPath::root() };
     if source.made {
         tour.step(
             "source",
