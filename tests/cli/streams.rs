@@ -1,7 +1,7 @@
 //! `stream`: records that stay, read from anywhere.
 
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -97,6 +97,26 @@ fn a_command_whose_record_is_not_extended_any_more_is_waited_for() {
     assert!(ended.exists());
     let failed = told.next().unwrap().unwrap();
     assert!(failed.ends_with("(ESHUTDOWN)"), "{failed}");
+}
+
+#[test]
+fn a_signal_that_ends_the_command_of_a_record_is_the_end_of_the_take() {
+    let nexus = Nexus::new();
+    nexus.good("stream make /s");
+    nexus.good("stream append /s one two");
+    // The second one ends by itself, so that this does.
+    let begun = nexus.host("begun").display().to_string();
+    let script = format!(
+        "[ -e {begun} ] && exec touch {begun}.again; touch {begun}; while [ -e {begun} ]; do sleep 0.01; done"
+    );
+    let mut works = nexus.command(["stream", "take", "/s", "g", "-n", "5", "--", "sh", "-c", &script]);
+    let mut works = works.stdin(Stdio::null()).spawn().expect("it starts");
+    until("the command works", || nexus.host("begun").exists());
+    let mut kill = Command::new("kill");
+    assert!(kill.arg("-TERM").arg(works.id().to_string()).status().expect("kill is there").success());
+    assert_eq!(works.wait().expect("it ends").code(), Some(1));
+    assert!(!nexus.host("begun.again").exists(), "nobody worked on the second one");
+    assert_eq!(nexus.good("stream groups /s g"), "waiting 0 1\n", "the first one is for the next");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::args::{
 };
 use crate::failure::{Outcome, Status};
 use crate::session::{Session, path};
-use crate::signals::attended_with;
+use crate::signals::{PASSED_ON, Signals, attended_with};
 use crate::stream::show_with;
 
 /// After which part of its time a record is extended while its command runs.
@@ -95,8 +95,14 @@ pub(crate) async fn take(session: &Session, args: StreamTakeArgs) -> Outcome {
             call.hold = Some(hold);
             // Each of them once: what failed is another's, or for later.
             let mut failed: Vec<u64> = Vec::new();
+            let mut signals = Signals::listen(session.env(), "take", PASSED_ON).await?;
+            let mut is_ended = false;
             for _ in 0..args.number {
-                let Some(given) = next(&call).await?.pop() else { break };
+                let Some(given) = signals.unless_one(&session.out, next(&call)).await? else {
+                    is_ended = true;
+                    break;
+                };
+                let Some(given) = given?.pop() else { break };
                 // The first one alone is waited for: what failed is to go back.
                 call.wait = None;
                 let offset = given.record.offset;
@@ -104,15 +110,26 @@ pub(crate) async fn take(session: &Session, args: StreamTakeArgs) -> Outcome {
                 if failed.contains(&offset) {
                     break;
                 }
-                if !work(session, &at, &args, hold, &given, (program, arguments)).await? {
+                let command = (program, arguments);
+                let done = work(session, &at, &args, hold, &given, command, &mut signals).await?;
+                if !done.is_success {
                     failed.push(offset);
                 }
                 taken.push(given);
+                // What ends its command ends it, too.
+                if done.is_to_end {
+                    break;
+                }
             }
             if !failed.is_empty() {
-                session.out.ends_with(Status::Failed);
+                if !is_ended {
+                    session.out.ends_with(Status::Failed);
+                }
                 let back = GroupAction::GiveBack { which: failed.into(), delay: Duration::ZERO };
                 session.nx.send(SysGroup::new(&at, &*args.group, back)).await?;
+            }
+            if is_ended {
+                return Ok(());
             }
         }
     }
@@ -135,6 +152,13 @@ pub(crate) async fn take(session: &Session, args: StreamTakeArgs) -> Outcome {
     Ok(())
 }
 
+/// How the command of a record ended.
+struct Worked {
+    is_success: bool,
+    /// Whether a signal came that was to end it.
+    is_to_end: bool,
+}
+
 /// Runs the command for a record, and acknowledges it when that succeeds. Otherwise it stays held, and this says so.
 async fn work(
     session: &Session,
@@ -143,7 +167,8 @@ async fn work(
     hold: Duration,
     given: &Delivered,
     (program, arguments): (&OsString, &[OsString]),
-) -> Outcome<bool> {
+    signals: &mut Signals,
+) -> Outcome<Worked> {
     let offset = given.record.offset;
     let settle = |action| session.nx.send(SysGroup::new(at, &*args.group, action));
     let mut command = process::Command::new(program);
@@ -154,7 +179,8 @@ async fn work(
         .env("NEXUS_RECORD_DELIVERIES", given.deliveries.to_string());
     session.out.flush()?;
     // When it cannot be run, the record goes back with this process.
-    let ended = Box::pin(attended_with(session.env(), "take", command, Some(given.record.data.clone())));
+    let input = Some(given.record.data.clone());
+    let ended = Box::pin(attended_with(signals, session.env(), "take", command, input));
     let extending = Box::pin(async {
         let mut is_told = false;
         loop {
@@ -169,14 +195,14 @@ async fn work(
             }
         }
     });
-    let status = match select(ended, extending).await {
+    let (status, is_to_end) = match select(ended, extending).await {
         Either::Left((ended, _)) => ended?,
         Either::Right((never, _)) => never,
     };
     if status.success() {
         settle(GroupAction::Acknowledge(offset.into())).await?;
     }
-    Ok(status.success())
+    Ok(Worked { is_success: status.success(), is_to_end })
 }
 
 pub(crate) async fn ack(session: &Session, args: StreamAckArgs) -> Outcome {

@@ -101,23 +101,24 @@ pub(crate) async fn attended(
     op: &'static str,
     command: process::Command,
 ) -> Outcome<process::ExitStatus> {
-    attended_with(env, op, command, None).await
+    // Before it is there: what comes from then on is its.
+    let mut signals = Signals::listen(env, op, PASSED_ON).await?;
+    Ok(attended_with(&mut signals, env, op, command, None).await?.0)
 }
 
-/// As [`attended`], with this for the command to read.
+/// As [`attended`], with this for the command to read, by who listens already; and whether one of the signals was to end it.
 pub(crate) async fn attended_with(
+    signals: &mut Signals,
     env: &Env,
     op: &'static str,
     mut command: process::Command,
     input: Option<Bytes>,
-) -> Outcome<process::ExitStatus> {
+) -> Outcome<(process::ExitStatus, bool)> {
     let program = command.get_program().to_owned();
     let failed = |error: io::Error| Failure::host(op, Path::new(&program), error);
     if input.is_some() {
         command.stdin(Stdio::piped());
     }
-    // Before it is there: what comes from then on is its.
-    let mut signals = Signals::listen(env, op, PASSED_ON).await?;
     let mut child = command.spawn().map_err(failed)?;
     let pid = Pid::from_raw(child.id().cast_signed());
     let runs = Arc::new(Mutex::new(pid));
@@ -133,16 +134,20 @@ pub(crate) async fn attended_with(
         *ends.lock() = None;
         child.wait()
     }));
+    let mut is_to_end = false;
     loop {
         let signal = match select(&mut ended, Box::pin(signals.next())).await {
             Either::Left((ended, _)) => {
-                return ended.map_err(io::Error::other).and_then(|status| status).map_err(failed);
+                let status = ended.map_err(io::Error::other).and_then(|status| status);
+                return Ok((status.map_err(failed)?, is_to_end));
             }
             Either::Right((signal, _)) => signal,
         };
         let Some(signal) = signal else {
-            return ended.await.map_err(io::Error::other).and_then(|status| status).map_err(failed);
+            let status = ended.await.map_err(io::Error::other).and_then(|status| status);
+            return Ok((status.map_err(failed)?, is_to_end));
         };
+        is_to_end |= ENDING.contains(&signal);
         let is_the_terminals = matches!(signal, ChildSignal::Interrupt | ChildSignal::Quit);
         if !is_the_terminals || !is_in_foreground() {
             let runs = runs.lock();

@@ -267,7 +267,7 @@ pub(crate) struct StreamGroupsArgs {
 ///
 /// A record is given to one agent at a time: when it does not acknowledge it in time, it is another's. What is printed stays this agent's when `take` has ended. With a command, that is
 /// run for each record instead, with the record on its standard input, once for each in one call: a record whose command ends with 0 is acknowledged, and the others are given back at the
-/// end; it is extended while the command runs, and is another's at once when this process is killed with -9. Other signals are passed on to the command. The command is told of the record by $NEXUS_RECORD_OFFSET and $NEXUS_RECORD_DELIVERIES. Ends with status 1 when there was nothing,
+/// end; it is extended while the command runs, and is another's at once when this process is killed with -9. Other signals are passed on to the command, and after HUP, INT and TERM no further record is taken. The command is told of the record by $NEXUS_RECORD_OFFSET and $NEXUS_RECORD_DELIVERIES. Ends with status 1 when there was nothing,
 /// nothing came in time, or a command failed.
 #[derive(Debug, Args)]
 #[command(after_help = "\
