@@ -513,7 +513,9 @@ impl Session {
         for (number, op, abort) in waiting.collect::<Vec<_>>() {
             abort.abort();
             self.forget(number);
-            self.reply(number, Err(Error::global(op, ErrorKind::Down)));
+            let error = Error::global(op, ErrorKind::Down);
+            // A write to a file or a stream waits for nobody, and may be on its way to the disk.
+            self.reply(number, Err(if op == Op::Write { error.outcome_unknown() } else { error }));
         }
     }
 

@@ -17,7 +17,7 @@ use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, EntryType, ErrorKind};
 use parking_lot::Mutex;
 use quick_cache::unsync::Cache;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RawMode, Stat};
 use rustix::io::Errno;
 
 use super::copying::fill;
@@ -302,7 +302,7 @@ impl Folder {
         let after = after.map(str::as_bytes);
         let left_out = self.left_out_of(path).map(str::as_bytes);
         // The smallest names, largest on top: no more of a large folder is held than the page needs.
-        let mut names: BinaryHeap<(String, u64, u32)> = BinaryHeap::new();
+        let mut names: BinaryHeap<(String, u64, RawMode)> = BinaryHeap::new();
         let mut unnameable = Vec::new();
         let mut more = false;
         // One that may not be listed was opened for what is in it.
@@ -319,7 +319,7 @@ impl Folder {
             }
             match std::str::from_utf8(name) {
                 Ok(name) => {
-                    names.push((name.into(), entry.ino(), u32::from(entry.file_type().as_raw_mode())));
+                    names.push((name.into(), entry.ino(), entry.file_type().as_raw_mode()));
                 }
                 Err(_) => unnameable.push(name.to_vec()),
             }
@@ -339,7 +339,7 @@ impl Folder {
                 Ok(info) => entries.push((name, info)),
                 // The folder may be listed, and not entered.
                 Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                    entries.push((name, info::of_unseen(FileType::from_raw_mode(file_type as _), inode)));
+                    entries.push((name, info::of_unseen(FileType::from_raw_mode(file_type), inode)));
                 }
                 // It went while we looked.
                 Err(StoreError::NotFound { .. }) => {}

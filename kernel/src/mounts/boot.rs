@@ -184,7 +184,7 @@ pub(super) async fn remount(kernel: Arc<Kernel>) -> Result<usize, Error> {
                 return Err(Error::new(Op::Mount, &mount.point, kind).because(why));
             }
             Err((_, why)) => {
-                keep_shut(&kernel, &mount, format!("its driver's actor could not be started: {why}"))
+                keep_shut(&kernel, &mount, format!("its driver's actor could not be started: {why}"));
             }
         }
         mounts.push(mount);
