@@ -10,7 +10,7 @@ use futures_util::future::{Either, select};
 use nexus_actors::block_on;
 use nexus_kernel::hal::{ObjectStore, PathWrite, StoreError};
 use nexus_messages::syscall::ByteRange;
-use nexus_messages::{Attributes, EntryType};
+use nexus_messages::{Attributes, EntryType, ErrorKind};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -119,7 +119,7 @@ fn a_status_has_its_kind() {
         assert!(is(&error), "{status}: {error:?}");
         assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
     };
-    let denied = |error: &StoreError| error.kind() == nexus_messages::ErrorKind::PermissionDenied;
+    let denied = |error: &StoreError| error.kind() == ErrorKind::PermissionDenied;
     check(404, |error| matches!(error, StoreError::NotFound { .. }));
     check(410, |error| matches!(error, StoreError::NotFound { .. }));
     check(401, denied);
@@ -451,6 +451,37 @@ fn the_server_says_when_to_come_again() {
     let error = read(&*store, "other").unwrap_err();
     assert!(error.to_string().contains("too often"), "{error}");
     assert_eq!(asked.load(Ordering::Relaxed), before + 1, "nor for another path");
+}
+
+/// Some servers do not tell it by the status.
+#[test]
+fn a_server_that_is_asked_too_often_may_say_that_it_is_not_allowed() {
+    let now = Duration::from_nanos(env().wall()).as_secs();
+    let (_folder, server, store) = serving_with(PATIENT, move |request| {
+        let (number, refused) = (request.target.as_str(), || Answer::of(403, ""));
+        match number {
+            "/f/soon" => refused().header("X-RateLimit-Remaining", "0").header("X-RateLimit-Reset", "1"),
+            "/f/late" => refused()
+                .header("X-RateLimit-Remaining", "0")
+                .header("X-RateLimit-Reset", (now + 3_600).to_string()),
+            "/f/never" => refused().header("X-RateLimit-Remaining", "17"),
+            _ => refused().header("Retry-After", "3600"),
+        }
+    });
+    let refused = |path: &str| read(&*store, path).unwrap_err();
+    assert_eq!(refused("never").kind(), ErrorKind::PermissionDenied);
+    for path in ["soon", "late"] {
+        let (before, error) = (server.asked().len(), refused(path));
+        assert!(error.to_string().contains("too often") && !error.is_backend_failure(), "{path}: {error}");
+        assert_eq!(
+            server.asked().len() > before + 1,
+            path == "soon",
+            "{path}: it is asked again when it may"
+        );
+    }
+    let (_folder, _server, store) =
+        serving_with(PATIENT, |_| Answer::of(403, "").header("Retry-After", "3600"));
+    assert!(read(&*store, "f").unwrap_err().to_string().contains("too often"));
 }
 
 #[test]

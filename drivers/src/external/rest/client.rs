@@ -19,7 +19,7 @@ use super::errors::refused;
 use super::limiter::{Limiter, Slot};
 use super::oauth::{Expired, OAuth, Token};
 use super::validated::{Page, Validated};
-use super::wire::{Answer, Lost, NO_PLACE, Wire};
+use super::wire::{Answer, Lost, NO_PLACE, Wire, is_used_up};
 use crate::times;
 
 /// The first wait before a repetition, and the longest one. Each is somewhere between half and one and a half of three times the one before.
@@ -310,7 +310,13 @@ impl Client {
     }
 
     fn retry_after(&self, headers: &HeaderMap) -> Option<Duration> {
-        let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+        let Some(said) = headers.get(RETRY_AFTER) else {
+            // The end of the span that is used up, since the epoch.
+            let until = headers.get("x-ratelimit-reset").filter(|_| is_used_up(headers))?;
+            let until = Duration::from_secs(until.to_str().ok()?.trim().parse().ok()?);
+            return Some(until.saturating_sub(Duration::from_nanos(self.env().wall())));
+        };
+        let text = said.to_str().ok()?.trim();
         if let Ok(seconds) = text.parse() {
             return Some(Duration::from_secs(seconds));
         }

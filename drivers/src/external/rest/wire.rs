@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::{Either, select};
 use nexus_actors::Env;
 use nexus_kernel::hal::StoreError;
-use reqwest::header::HeaderMap;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Method, Request, Url};
 use tokio::sync::{Semaphore, oneshot};
@@ -41,6 +41,16 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+}
+
+/// What a status means: some servers say to who asks too often that it is not allowed, and mark that as passing.
+fn meant(status: u16, headers: &HeaderMap) -> u16 {
+    if status == 403 && (headers.contains_key(RETRY_AFTER) || is_used_up(headers)) { 429 } else { status }
+}
+
+/// Whether the server says that no more may be asked for now.
+pub(super) fn is_used_up(headers: &HeaderMap) -> bool {
+    headers.get("x-ratelimit-remaining").is_some_and(|left| left.as_bytes() == b"0")
 }
 
 /// Why there is no answer.
@@ -166,7 +176,7 @@ async fn exchange(
         }
         body.extend_from_slice(&piece);
     }
-    Ok(Answer { status, headers, body: body.freeze() })
+    Ok(Answer { status: meant(status, &headers), headers, body: body.freeze() })
 }
 
 /// Whether its server is on this machine.
