@@ -47,6 +47,8 @@ use std::sync::Arc;
 use nexus_kernel::hal::{DriverContext, DriverOption, RecordError, RecordStore};
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod idle;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod migrations;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod options;

@@ -317,6 +317,40 @@ fn nothing_that_a_session_sets_is_there_for_the_next() {
 }
 
 #[test]
+fn a_session_that_does_nothing_for_too_long_is_taken_back_and_another_one_has_its_place() {
+    let (server, env) = (Postgres::start(), env());
+    let mut config = config(&server.url("postgres"));
+    (config.hold, config.sessions) = (Duration::from_millis(400), 1);
+    let store = PostgresRecords::new(config, &context(&env));
+    env.blocking_wait(async {
+        commit(&store, &["CREATE TABLE marks (number BIGINT NOT NULL)"]).await?;
+        let mut idle = store.write().await?;
+        let lost = Statement::new("INSERT INTO marks (number) VALUES (1)");
+        idle.execute(&lost).await?;
+        // It has the only place there is.
+        commit(&store, &["INSERT INTO marks (number) VALUES (2)"]).await?;
+        let error = idle.execute(&lost).await.expect_err("it is over");
+        assert!(matches!(error, RecordError::TimedOut { unknown: false, .. }), "{error:?}");
+        assert_eq!(idle.commit().await, Err(RecordError::Aborted));
+        assert_eq!(
+            number(&store, ReadFrom::Latest, "SELECT CAST(sum(number) AS BIGINT) FROM marks").await?,
+            2
+        );
+        // One that does something is let be.
+        let mut busy = store.write().await?;
+        for _ in 0..8 {
+            env.sleep(Duration::from_millis(100)).await;
+            busy.execute(&lost).await?;
+        }
+        busy.commit().await?;
+        assert_eq!(number(&store, ReadFrom::Latest, "SELECT count(*) FROM marks").await?, 9);
+        Ok::<_, RecordError>(())
+    })
+    .expect("the server is there");
+    env.stop();
+}
+
+#[test]
 fn a_connection_that_died_in_silence_holds_nobody_beyond_the_wait() {
     let (server, env) = (Postgres::start(), env());
     let proxy = Proxy::of(server.port(), Speaks::Postgres);

@@ -29,8 +29,9 @@ use nexus_kernel::hal::{
 use parking_lot::Mutex;
 
 pub use self::config::{PostgresConfig, Server};
-use self::pool::{Pool, Settings, State};
+use self::pool::{Lease, Pool, Settings, State};
 use self::session::{PostgresSession, millis};
+use super::idle::Sessions;
 
 /// For how long a replica that was not reached is not asked again.
 const REPLICA_REST: Duration = Duration::from_secs(5);
@@ -45,6 +46,8 @@ pub struct PostgresRecords {
     env: Env,
     server: Arc<Pool>,
     replica: Option<Arc<Pool>>,
+    /// Those that are under way.
+    sessions: Sessions<Lease>,
     /// When the replica may be asked again.
     rests_until: Mutex<Option<Instant>>,
 }
@@ -62,12 +65,14 @@ impl PostgresRecords {
             )
         };
         let (server, replica) = (pool(&config.server), config.replica.as_ref().map(pool));
-        Self { server, replica, rests_until: Mutex::default(), env, config }
+        let sessions = Sessions::new(env.clone(), config.hold);
+        Self { server, replica, sessions, rests_until: Mutex::default(), env, config }
     }
 
     /// What begins a transaction, and tells the server its deadlines.
     fn begin_sql(&self, mode: &str, limit: Duration) -> String {
-        let (statement, hold) = (millis(limit), millis(self.config.hold));
+        // Of who does not even look after its sessions any more.
+        let (statement, hold) = (millis(limit), millis(self.config.hold.saturating_mul(2)));
         format!(
             "BEGIN ISOLATION LEVEL {mode}; SET LOCAL statement_timeout = {statement}; \
              SET LOCAL idle_in_transaction_session_timeout = {hold}"
@@ -82,7 +87,7 @@ impl PostgresRecords {
     ) -> Result<PostgresSession, RecordError> {
         let limit = self.config.statement;
         let lease = pool.begin(&self.begin_sql(mode, limit), wait, limit).await?;
-        Ok(PostgresSession::new(lease, limit))
+        Ok(PostgresSession::new(self.sessions.begin(lease), limit))
     }
 
     /// A session at the replica. None when there is none, or it is not reached now.
@@ -114,7 +119,7 @@ impl PostgresRecords {
             // Another process may hold it for longer than a server is waited for.
             let lock = format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");
             lease.control(&lock, limit, State::Running, State::Begun).await?;
-            Ok(Box::new(PostgresSession::new(lease, limit)) as Box<dyn WriteSession>)
+            Ok(Box::new(PostgresSession::new(self.sessions.begin(lease), limit)) as Box<dyn WriteSession>)
         })
     }
 }

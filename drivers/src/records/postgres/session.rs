@@ -16,12 +16,12 @@ use tokio_postgres::types::Type;
 use super::error::translate;
 use super::pool::{Lease, State};
 use super::value::{Bound, row_of};
+use crate::records::idle::Seat;
 use crate::records::portable;
 
 /// A session that reads or writes.
 pub(super) struct PostgresSession {
-    /// None once a statement failed or was given up.
-    lease: Option<Lease>,
+    seat: Seat<Lease>,
     /// How long a statement may take.
     limit: Duration,
     /// The deadline that the server has now.
@@ -30,13 +30,13 @@ pub(super) struct PostgresSession {
 
 impl PostgresSession {
     /// A session whose statements the server ends after `limit`.
-    pub(super) fn new(lease: Lease, limit: Duration) -> Self {
-        Self { lease: Some(lease), limit, told: limit }
+    pub(super) fn new(seat: Seat<Lease>, limit: Duration) -> Self {
+        Self { seat, limit, told: limit }
     }
 
     async fn statement(&mut self, statement: &Statement) -> Result<(Vec<Row>, u64), RecordError> {
         // It comes back when all went well.
-        let mut lease = self.lease.take().ok_or(RecordError::Aborted)?;
+        let mut lease = self.seat.take()?;
         portable::check(statement)?;
         let limit = statement.deadline().map_or(self.limit, |own| own.min(self.limit));
         if limit != self.told {
@@ -46,12 +46,12 @@ impl PostgresSession {
         }
         let job = async |client: &Client| query(client, statement, limit).await;
         let done = lease.run(limit, State::Running, State::Begun, job).await?;
-        self.lease = Some(lease);
+        self.seat.put(lease);
         Ok(done)
     }
 
-    async fn end(mut self, sql: &'static str, meanwhile: State) -> Result<(), RecordError> {
-        let mut lease = self.lease.take().ok_or(RecordError::Aborted)?;
+    async fn end(self, sql: &'static str, meanwhile: State) -> Result<(), RecordError> {
+        let mut lease = self.seat.take()?;
         lease.control(sql, self.limit, meanwhile, State::Clean).await
     }
 }
@@ -97,7 +97,7 @@ async fn query(
 
 impl fmt::Debug for PostgresSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresSession").field("is_over", &self.lease.is_none()).finish()
+        f.debug_struct("PostgresSession").field("seat", &self.seat).finish_non_exhaustive()
     }
 }
 
@@ -118,8 +118,11 @@ impl WriteSession for PostgresSession {
 
     fn rollback(self: Box<Self>) -> RecordFuture<'static, ()> {
         Box::pin(async move {
-            // One that is over is being taken back already.
-            if self.lease.is_none() { Ok(()) } else { self.end("ROLLBACK", State::Running).await }
+            match self.end("ROLLBACK", State::Running).await {
+                // One that is over is being taken back already.
+                Err(RecordError::Aborted) => Ok(()),
+                ended => ended,
+            }
         })
     }
 }

@@ -27,7 +27,8 @@ use tokio::sync::Semaphore;
 
 use self::connection::Opened;
 use self::error::translate;
-use self::session::{Lease, Sessions, SqliteSession, run};
+use self::session::{Lease, SqliteSession, run};
+use super::idle::Sessions;
 use super::options::{millis, number};
 
 /// The file within the data folder, when none is named.
@@ -114,7 +115,7 @@ struct Shared {
     idle: Mutex<Idle>,
     closed: AtomicBool,
     /// Those that are under way.
-    sessions: Sessions,
+    sessions: Sessions<Lease>,
 }
 
 #[derive(Debug, Default)]
@@ -127,6 +128,7 @@ impl SqliteRecords {
     /// A store over a file, which nothing looks at before the first session.
     pub fn new(config: SqliteConfig, context: &DriverContext) -> Self {
         let readers = config.readers.clamp(1, READERS_MAX) as usize;
+        let sessions = Sessions::new(context.env.clone(), config.hold);
         Self(Arc::new(Shared {
             config,
             env: context.env.clone(),
@@ -135,7 +137,7 @@ impl SqliteRecords {
             readers: Arc::new(Semaphore::new(readers)),
             idle: Mutex::default(),
             closed: AtomicBool::new(false),
-            sessions: Sessions::default(),
+            sessions,
         }))
     }
 

@@ -1,19 +1,17 @@
 //! A session: a connection that is lent, and comes back clean.
-//!
-//! While a session does nothing, its lease lies in a slot that the store knows, and is taken back from there when that lasts too long.
 
 use std::fmt;
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use nexus_actors::{Env, PoolError};
+use nexus_actors::PoolError;
 use nexus_kernel::hal::{ReadSession, RecordError, RecordFuture, Row, Statement, WriteSession};
-use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Shared;
 use super::connection::Opened;
 use super::error::{of_commit, translate};
+use crate::records::idle::Seat;
 use crate::records::portable;
 
 /// How long after its deadline a statement is waited for: it is interrupted, and says so itself.
@@ -114,138 +112,31 @@ fn is_interrupt(error: &RecordError) -> bool {
     matches!(error, RecordError::Backend { cause, .. } if cause == "interrupted")
 }
 
-/// Where a session's lease lies while it does nothing.
-#[derive(Default)]
-struct Slot(Mutex<Held>);
-
-#[derive(Default)]
-enum Held {
-    /// It runs a statement, or it is over: one failed, or was given up.
-    #[default]
-    Nothing,
-    Idle(Lease, Instant),
-    /// It did nothing for too long.
-    TakenBack,
-}
-
-impl fmt::Debug for Slot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Slot").field("is_idle", &matches!(*self.0.lock(), Held::Idle(..))).finish()
-    }
-}
-
-impl Slot {
-    fn take(&self, hold: Duration) -> Result<Lease, RecordError> {
-        match std::mem::take(&mut *self.0.lock()) {
-            Held::Idle(lease, _) => Ok(lease),
-            Held::Nothing => Err(RecordError::Aborted),
-            Held::TakenBack => {
-                let what = "the session, which did nothing,";
-                Err(RecordError::TimedOut { what, limit: hold, unknown: false })
-            }
-        }
-    }
-
-    fn put(&self, lease: Lease, now: Instant) {
-        *self.0.lock() = Held::Idle(lease, now);
-    }
-
-    /// Takes back what lies there since before `since`.
-    fn take_back(&self, since: Instant) {
-        let mut held = self.0.lock();
-        if matches!(&*held, Held::Idle(_, idle) if *idle <= since) {
-            let idle = std::mem::replace(&mut *held, Held::TakenBack);
-            drop(held);
-            // Dropped here, and not under the lock.
-            drop(idle);
-        }
-    }
-}
-
-/// The sessions of a store, to take back those that do nothing.
-#[derive(Debug, Default)]
-pub(super) struct Sessions(Mutex<Known>);
-
-#[derive(Debug, Default)]
-struct Known {
-    // Those that are gone are taken out before it would grow: it stays within a small multiple of what the store lends at once.
-    slots: Vec<Weak<Slot>>,
-    /// Whether a task looks after them.
-    watched: bool,
-}
-
-impl Sessions {
-    /// Looks after `slot`, for as long as it is there.
-    fn watch(shared: &Arc<Shared>, slot: &Arc<Slot>) {
-        let mut known = shared.sessions.0.lock();
-        if known.slots.len() == known.slots.capacity() {
-            known.slots.retain(|slot| slot.strong_count() > 0);
-        }
-        known.slots.push(Arc::downgrade(slot));
-        if std::mem::replace(&mut known.watched, true) {
-            return;
-        }
-        drop(known);
-        let (env, store, hold) = (shared.env.clone(), Arc::downgrade(shared), shared.config.hold);
-        shared.env.spawn("records-sessions", async move {
-            loop {
-                env.sleep(hold / LOOKS).await;
-                let Some(shared) = store.upgrade() else { return };
-                if !shared.sessions.look(&env, hold) {
-                    return;
-                }
-            }
-        });
-    }
-
-    /// Whether there is still something to look after.
-    fn look(&self, env: &Env, hold: Duration) -> bool {
-        let slots: Vec<Arc<Slot>> = {
-            let mut known = self.0.lock();
-            known.slots.retain(|slot| slot.strong_count() > 0);
-            let slots: Vec<_> = known.slots.iter().filter_map(Weak::upgrade).collect();
-            // By what is there still, as is told below: a slot that went since would end the task, and leave it said that one looks.
-            known.watched = !slots.is_empty();
-            slots
-        };
-        if let Some(since) = env.now().checked_sub(hold) {
-            slots.iter().for_each(|slot| slot.take_back(since));
-        }
-        !slots.is_empty()
-    }
-}
-
-/// How often in the time that a session may do nothing it is looked at: that is how exact this time is.
-const LOOKS: u32 = 4;
-
 /// A session that reads or writes.
 pub(super) struct SqliteSession {
-    slot: Arc<Slot>,
-    shared: Arc<Shared>,
+    seat: Seat<Lease>,
     /// How long a statement may take.
     limit: Duration,
 }
 
 impl SqliteSession {
     pub(super) fn new(lease: Lease, limit: Duration) -> Self {
-        let (slot, shared) = (Arc::<Slot>::default(), lease.shared.clone());
-        slot.put(lease, shared.env.now());
-        Sessions::watch(&shared, &slot);
-        Self { slot, shared, limit }
+        let shared = lease.shared.clone();
+        Self { seat: shared.sessions.begin(lease), limit }
     }
 
     async fn statement(&mut self, statement: &Statement) -> Result<(Vec<Row>, u64), RecordError> {
-        let lease = self.slot.take(self.shared.config.hold)?;
+        let lease = self.seat.take()?;
         portable::check(statement)?;
         let limit = statement.deadline().map_or(self.limit, |own| own.min(self.limit));
         let statement = statement.clone();
         let (done, lease) = run(lease, limit, false, move |opened| opened.query(&statement)).await?;
-        self.slot.put(lease, self.shared.env.now());
+        self.seat.put(lease);
         Ok(done)
     }
 
     async fn end(self, sql: &'static str) -> Result<(), RecordError> {
-        let lease = self.slot.take(self.shared.config.hold)?;
+        let lease = self.seat.take()?;
         let commits = sql == COMMIT;
         let job = move |opened: &mut Opened| {
             opened.control(sql).map_err(|error| if commits { of_commit(error) } else { translate(error) })
@@ -258,7 +149,7 @@ const COMMIT: &str = "COMMIT";
 
 impl fmt::Debug for SqliteSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqliteSession").field("slot", &self.slot).finish_non_exhaustive()
+        f.debug_struct("SqliteSession").field("seat", &self.seat).finish_non_exhaustive()
     }
 }
 
