@@ -460,7 +460,9 @@ fn a_server_that_is_asked_too_often_may_say_that_it_is_not_allowed() {
     let (_folder, server, store) = serving_with(PATIENT, move |request| {
         let (number, refused) = (request.target.as_str(), || Answer::of(403, ""));
         match number {
-            "/f/soon" => refused().header("X-RateLimit-Remaining", "0").header("X-RateLimit-Reset", "1"),
+            "/f/soon" => refused()
+                .header("X-RateLimit-Remaining", "0")
+                .header("X-RateLimit-Reset", (now - 5).to_string()),
             "/f/late" => refused()
                 .header("X-RateLimit-Remaining", "0")
                 .header("X-RateLimit-Reset", (now + 3_600).to_string()),

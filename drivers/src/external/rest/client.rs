@@ -311,10 +311,10 @@ impl Client {
 
     fn retry_after(&self, headers: &HeaderMap) -> Option<Duration> {
         let Some(said) = headers.get(RETRY_AFTER) else {
-            // The end of the span that is used up, since the epoch.
-            let until = headers.get("x-ratelimit-reset").filter(|_| is_used_up(headers))?;
-            let until = Duration::from_secs(until.to_str().ok()?.trim().parse().ok()?);
-            return Some(until.saturating_sub(Duration::from_nanos(self.env().wall())));
+            let reset = headers.get("x-ratelimit-reset").filter(|_| is_used_up(headers))?;
+            let wait = until_reset(reset.to_str().ok()?.trim().parse().ok()?, self.env().wall());
+            // A time that is over is one of another clock, and no reason to hurry.
+            return Some(wait).filter(|wait| !wait.is_zero());
         };
         let text = said.to_str().ok()?.trim();
         if let Ok(seconds) = text.parse() {
@@ -406,6 +406,19 @@ fn key(url: &Url, accept: Option<&HeaderValue>) -> String {
 /// Whether a 304 would say that it is still so. Without an ETag it does not of what could have changed again within the second of its date.
 fn has_validator(headers: &HeaderMap) -> bool {
     headers.contains_key(ETAG) || times::is_dated(headers)
+}
+
+/// How long it is, at a time since the epoch in nanoseconds, until what a server lets be asked for begins anew. Servers say in seconds how long that is, or
+/// when it will be, since the epoch, in seconds or in milliseconds: by its size it can be told which.
+fn until_reset(reset: u64, wall: u64) -> Duration {
+    const SPAN_MAX: u64 = 1_000_000_000;
+    const SECONDS_MAX: u64 = 100_000_000_000;
+    let at = match reset {
+        ..SPAN_MAX => return Duration::from_secs(reset),
+        SPAN_MAX..SECONDS_MAX => Duration::from_secs(reset),
+        _ => Duration::from_millis(reset),
+    };
+    at.saturating_sub(Duration::from_nanos(wall))
 }
 
 #[cfg(test)]
