@@ -182,6 +182,7 @@ fn a_mount_that_cannot_begin_empty_hinders_no_other() {
     let nx = begin(folder.path(), &metastore(folder.path()));
     nx.mount("/memory", MountSpec::new("memory")).expect("it mounts");
     nx.write("/memory/f", vec![1; LARGE]).expect("it writes");
+    nx.write("/memory/small", "small").expect("it writes");
     nx.shutdown().expect("it stops");
     let metastore = metastore(folder.path());
     metastore.arm(Stop::Full);
@@ -193,9 +194,16 @@ fn a_mount_that_cannot_begin_empty_hinders_no_other() {
         matches!(&there.state, MountState::Failed { cause, .. } if cause.contains("begin anew")),
         "{there:?}"
     );
-    let error = nx.read("/memory/f").expect_err("it is gone").to_string();
-    assert!(error.contains("begin anew"), "{error}");
     metastore.open();
+    for gone in [
+        nx.read("/memory/f").map(drop),
+        nx.read("/memory/small").map(drop),
+        nx.readdir("/memory").map(drop),
+        nx.write("/memory/new", "x").map(drop),
+    ] {
+        let error = gone.expect_err("it stays shut").to_string();
+        assert!(error.contains("begin anew"), "{error}");
+    }
     nx.write("/m/g", "there is room").expect("it writes");
     nx.unmount("/memory").expect("it goes");
     nx.mount("/memory", MountSpec::new("memory")).expect("it mounts");

@@ -168,8 +168,9 @@ pub(super) async fn remount(kernel: Arc<Kernel>) -> Result<usize, Error> {
         let generation = kernel.caches().metadata.new_mount();
         let mount = Mount::new(root, row.zone, row.tree, row.point, row.spec, generation);
         let mount = Arc::new(match by_path {
-            Some(by_path) => mount.known(by_path),
-            None => mount,
+            // Of one that stays shut nothing is served, not even names.
+            Some(by_path) if shut.is_none() => mount.known(by_path),
+            _ => mount,
         });
         if let Some(why) = shut {
             keep_shut(&kernel, &mount, format!("it could not begin anew, as empty as it is now: {why}"));

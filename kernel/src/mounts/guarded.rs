@@ -505,8 +505,8 @@ impl PathStore for Guarded {
     ) -> StoreFuture<'a, ObjectInfo> {
         let asked = self.latest();
         self.change(Call::write("writing a file", data), Touched::Path(path), move |me| match how {
-            // It waited at the gate, and this is the tag of a state in the store that the files have left.
-            PathWrite::IfMatch(_) if !std::ptr::eq(me, asked) => {
+            // It waited at the gate, and this is of a state in the store that the files have left, or that was left.
+            PathWrite::IfMatch(_) | PathWrite::At { .. } | PathWrite::Append if !std::ptr::eq(me, asked) => {
                 Err(StoreError::Changed { what: path.into() })
             }
             how => Ok(me.paths()?.write(path, data, how, attributes)),

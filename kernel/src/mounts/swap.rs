@@ -97,13 +97,18 @@ async fn leaves_early(kernel: &Kernel, m: &Attach, mount: &Mount, old: &MountSpe
 
 /// Refuses at once what would be refused with the gate closed: the old store does not take what is here alone.
 async fn takes_what_is_here(kernel: &Kernel, m: &Attach, mount: &Mount) -> Result<(), Error> {
-    let failed = |mount: &Mount| mount.cache().map_or(0, |cache| cache.failed);
-    let before = failed(mount);
+    let now = || mount.cache().map(|cache| (cache.failed, cache.pending_files, cache.pending_bytes));
+    let before = now();
     match mount.flush(kernel, FLUSH_MAX).await {
-        // More came meanwhile.
-        Err(StoreError::TimedOut { .. }) if failed(mount) == before => Ok(()),
+        // More came meanwhile, and it is taken.
+        Err(StoreError::TimedOut { .. }) if moves(before, now()) => Ok(()),
         flushed => all_is_there(m, mount, flushed),
     }
+}
+
+/// Whether what was pending is another by now, with no more failures, by the counts of failures, files and bytes.
+fn moves(before: Option<(u64, u64, u64)>, now: Option<(u64, u64, u64)>) -> bool {
+    before.zip(now).is_some_and(|(before, now)| before.0 == now.0 && before != now)
 }
 
 /// Closes the gate, and has the old store take what was acknowledged until then.

@@ -218,7 +218,11 @@ impl PathVolume<'_> {
                     None => self.made_with(&call.attributes, EntryType::Reg),
                 };
                 let is_append = how == PathWrite::Append;
-                let info = store.write(relative, &call.data, how, &attributes).await.map_err(failed)?;
+                let info = match store.write(relative, &call.data, how, &attributes).await {
+                    // Another store serves the mount by now, and what is there is to be looked at.
+                    Err(StoreError::Changed { .. }) => return Err(Stop::Again),
+                    written => written.map_err(failed)?,
+                };
                 let written = content::length(&call.data);
                 if is_append && old_size.is_some() {
                     // Others may have appended since it was looked at.
