@@ -65,7 +65,16 @@ impl Signals {
         out: &Output,
         doing: impl Future<Output = T>,
     ) -> Outcome<Option<T>> {
-        match select(Box::pin(self.next()), Box::pin(doing)).await {
+        let one = async {
+            loop {
+                match self.next().await {
+                    // It is for a command, and there is none.
+                    Some(signal) if !ENDING.contains(&signal) => {}
+                    signal => return signal,
+                }
+            }
+        };
+        match select(Box::pin(one), Box::pin(doing)).await {
             Either::Left((Some(signal), _)) => {
                 out.ends_with(Status::Command(Self::shell_status(signal)?));
                 Ok(None)

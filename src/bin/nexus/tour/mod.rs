@@ -41,7 +41,7 @@ const BYTES_MAX: u64 = 512 << 20;
 const KILLS: [usize; 3] = [150, 400, 900];
 
 /// How long the kernel of a tour that is interrupted may take to end.
-const ENDS_WITHIN: Duration = Duration::from_secs(5);
+const ENDS_WITHIN: Duration = Duration::from_secs(30);
 
 /// How often it is looked whether it has.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
