@@ -544,7 +544,6 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
-    use crate::local::as_nobody;
 
     #[test]
     fn what_a_process_of_the_same_number_left_is_in_nobodys_way() {
@@ -588,9 +587,10 @@ mod tests {
     }
 
     /// Who is no administrator may not all, also in what is theirs.
+    #[cfg(target_os = "linux")]
     #[test]
     fn what_may_not_be_read_is_there_all_the_same() {
-        as_nobody(|| {
+        crate::local::as_nobody(|| {
             let there = tempfile::tempdir().unwrap();
             let folder = Folder::open(there.path()).unwrap();
             let mode = |name: &str| fs::metadata(there.path().join(name)).unwrap().mode() & 0o7777;

@@ -1,13 +1,11 @@
 //! What the disk says of an entry, in the kernel's words.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use nexus_kernel::hal::{ObjectInfo, StoreError};
 use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{AtFlags, FileType, Mode, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
-
-use super::descend::{FILE, sync_open};
 
 /// The bits of a mode that are permissions.
 const PERMISSIONS: u32 = 0o7777;
@@ -170,6 +168,12 @@ pub(super) fn set_unread(
     attributes: &Attributes,
     path: &str,
 ) -> Result<(), StoreError> {
+    use std::os::fd::AsRawFd;
+
+    use rustix::fs::OFlags;
+
+    use super::descend::{FILE, sync_open};
+
     let failed = |e| failed(path, e);
     let open = rustix::fs::openat(parent, name, OFlags::PATH | FILE, Mode::empty()).map_err(failed)?;
     if !matches!(of_open_now(&open, path)?.entry_type, EntryType::Reg | EntryType::Dir) {

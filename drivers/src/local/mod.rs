@@ -18,7 +18,7 @@ mod transport;
 mod upload;
 
 /// Runs `job` as somebody who may not do everything, on a thread of its own.
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 fn as_nobody(job: impl FnOnce() + Send) {
     const NOBODY: u32 = 65_534;
     let nobody = rustix::process::Uid::from_raw(NOBODY);

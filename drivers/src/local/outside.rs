@@ -416,7 +416,6 @@ mod tests {
     use nexus_actors::{HostConfig, block_on};
 
     use super::*;
-    use crate::local::as_nobody;
 
     #[test]
     fn more_than_can_be_told_is_told_as_missed_and_what_comes_then_is_told() {
@@ -447,9 +446,10 @@ mod tests {
         env.stop();
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn a_folder_that_may_not_be_looked_into_keeps_no_other_from_being_noticed() {
-        as_nobody(|| {
+        crate::local::as_nobody(|| {
             let env = Env::host(HostConfig::default()).unwrap();
             let root = tempfile::tempdir().unwrap();
             let at = |name: &str| root.path().join(name);
