@@ -155,13 +155,15 @@ pub(crate) fn read_host(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     while let Some(below) = folders.pop() {
         for entry in fs::read_dir(&below).expect("it is there") {
             let path = entry.expect("it is there").path();
-            let kind = fs::symlink_metadata(&path).expect("it is there");
             let name = path.strip_prefix(folder).expect("it is below").to_string_lossy().into_owned();
-            // Files become others under hidden names, contents in a folder beside them.
-            let is_in_the_making = name == "tmp" || name.contains(".nexus-");
-            if kind.is_dir() && !is_in_the_making {
+            // Files become others under hidden names, contents in a folder beside them. Either may go at any moment.
+            if name == "tmp" || name.contains(".nexus-") {
+                continue;
+            }
+            let kind = fs::symlink_metadata(&path).expect("it is there");
+            if kind.is_dir() {
                 folders.push(path);
-            } else if kind.is_file() && !is_in_the_making {
+            } else if kind.is_file() {
                 files.insert(format!("/{name}"), fs::read(&path).expect("it is read"));
             }
         }
