@@ -41,7 +41,7 @@ pub(super) struct Folder {
     number: u64,
     next_part: AtomicU64,
     /// In which folders, by device and inode, nothing is left of killed processes.
-    cleaned: Mutex<Cache<(u128, u128), ()>>,
+    cleaned: Mutex<Cache<(i128, i128), ()>>,
     /// What lies in it and is not served.
     left_out: OnceLock<String>,
     /// Whether what of it is in memory can be read without waiting.
@@ -236,7 +236,7 @@ impl Folder {
         let stat = rustix::fs::fstat(parent).map_err(|e| failed(path, e))?;
         let is_first = {
             let (mut cleaned, which) =
-                (self.cleaned.lock(), (u128::from(stat.st_dev), u128::from(stat.st_ino)));
+                (self.cleaned.lock(), (i128::from(stat.st_dev), i128::from(stat.st_ino)));
             let is_first = cleaned.get(&which).is_none();
             cleaned.insert(which, ());
             is_first
